@@ -214,6 +214,7 @@ def context(
     return context_of(
         durable=durable,
         keeps_trail=True,
+        holds=False,
         audit=None,
         origin=Origin(actor="tester"),
         deadline=deadline,

@@ -26,7 +26,10 @@ _SLOW_DOWN: Final = 5.0  # seconds (RFC 8628 section 3.5)
 
 
 def unfolded(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a history with the events that the trail left out, as far as they are known."""
+    """Return a history with the events that the trail left out, as far as they are known.
+
+    Where somebody died who held the login, with as many as they may have been.
+    """
     whole = list[dict[str, Any]]()
     for event in history:
         run = Omitted.of(event["omitted"])
@@ -34,7 +37,7 @@ def unfolded(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             assert run is not None
             before = whole[-1]
             polls = before["to"] == State.AWAITING_USER
-            last = number == run.events - 1
+            last = run.counted and number == run.events - 1
             whole.append(
                 before
                 | {

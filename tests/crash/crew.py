@@ -28,7 +28,13 @@ from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core import queries
 from deviceflow.core.states import Reason
 from deviceflow.errors import UnreachableError
-from tests.crash.checks import Auditor, wrong_with_files, wrong_with_history, wrong_with_polls
+from tests.crash.checks import (
+    Auditor,
+    unfolded,
+    wrong_with_files,
+    wrong_with_history,
+    wrong_with_polls,
+)
 from tests.crash.clock import CrowdClock
 from tests.crash.gate import CANARY
 from tests.crash.places import time_and_place
@@ -61,7 +67,7 @@ Trouble = Literal["killed", "suspended", "told to end"]
 
 
 @dataclass
-class SecretMatcher:
+class _Asked:
     """A login as the server knows it.
 
     Attributes:
@@ -98,7 +104,7 @@ class Server:
         self._interval = interval
         self._expires_in = expires_in
         self._lock = threading.Lock()
-        self.logins: dict[str, SecretMatcher] = {}
+        self.logins: dict[str, _Asked] = {}
         self.wrong: list[str] = []
         answer = self._answer
 
@@ -158,7 +164,7 @@ class Server:
             decides_at = now + self._rng.uniform(0, self._expires_in * 1.1)
             if chance < _NEVER:
                 decides_at = float("inf")
-            self.logins[code] = SecretMatcher(client, now, decides_at, chance < 0.9)
+            self.logins[code] = _Asked(client, now, decides_at, chance < 0.9)
         return {
             "device_code": code,
             "user_code": secrets.token_hex(4),
@@ -167,7 +173,7 @@ class Server:
             "interval": self._interval,
         }
 
-    def _decide(self, login: SecretMatcher) -> str | None:
+    def _decide(self, login: _Asked) -> str | None:
         """Return the error that a poll is answered; None if it is given the token."""
         now = self._clock.time()
         if login.token is not None:
@@ -385,7 +391,7 @@ def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
                 done.wrong += [f"{login.client}: it was polled"] if login.requests else []
                 continue
             flow = flows[login.client]
-            history = store.events(flow.id)
+            history = unfolded(store.events(flow.id))
             done.polls += len(login.requests)
             done.outcomes[str(flow.reason or flow.state)] += 1
             actions = Counter(event["action"] for event in history)
@@ -401,9 +407,7 @@ def _judge(done: Killed, store: SQLStore, server: Server, logins: int) -> None:
             done.wrong += [f"{login.client}: {problem}" for problem in found]
 
 
-def _wrong_with_end(
-    done: Killed, client: Client, flow: Flow, login: SecretMatcher
-) -> Iterator[str]:
+def _wrong_with_end(done: Killed, client: Client, flow: Flow, login: _Asked) -> Iterator[str]:
     unknown = flow.reason is Reason.OUTCOME_UNKNOWN
     if not flow.state.ended:
         yield f"it has not ended, but is {flow.state}"

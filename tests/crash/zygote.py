@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
+from deviceflow.audit.mode import VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 60.0  # seconds, for what takes a fraction of one
 
 _ROOT: Final = Path(__file__).parents[2]
+_LEFT_OUT: Final = ("COV", "DEVICEFLOW")
 
 
 class Child:
@@ -73,7 +76,9 @@ class Zygote:
         ours, theirs = socket.socketpair()
         with theirs:
             # What measures coverage would slow each child down, and is not saved by who is killed.
-            env = {k: v for k, v in os.environ.items() if not k.startswith(("COV", "DEVICEFLOW"))}
+            env = {k: v for k, v in os.environ.items() if not k.startswith(_LEFT_OUT)}
+            if VARIABLE in os.environ:
+                env[VARIABLE] = os.environ[VARIABLE]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -158,7 +158,7 @@ class Place:
 
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement behind the store's back; tables are in braces: `{grants}`."""
-        names = ("flows", "grants", "audit", "meta")
+        names = ("flows", "grants", "audit", "meta", "drivers", "taken")
         if self.kind == "sqlite":
             statement = statement.format(**{name: name for name in names})
             with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:

@@ -268,7 +268,7 @@ def test_wrong_key_is_one_clear_error_and_loses_nothing(database: Place) -> None
 
 def emptied(place: Place) -> None:
     """Have the next open make a new store."""
-    for table in ("flows", "grants", "audit", "meta"):
+    for table in ("flows", "grants", "audit", "meta", "drivers", "taken"):
         place.ask(f"DROP TABLE {{{table}}}")
 
 

@@ -102,6 +102,7 @@ def beside() -> Mapping[str, set[State]]:
     ends = {AUTHORIZED, EXPIRED, FAILED}
     return {
         "take_over": {INIT, AWAITING, *ends},
+        "let_go": {AWAITING},
         "orphan_token": {AWAITING, POLLING, *ends},
         "revoke": ends,
         "revoke_failed": ends,

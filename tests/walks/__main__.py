@@ -50,10 +50,10 @@ class Budget(NamedTuple):
 
 
 BUDGETS: Final = {
-    "poll": Budget(377, 47),
-    "answer": Budget(147, 35),
+    "poll": Budget(385, 47),
+    "answer": Budget(153, 35),
     "get_token": Budget(149, 35),
-    "refresh": Budget(611, 48),
+    "refresh": Budget(615, 48),
 }
 
 

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow.audit import personal
-from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE
+from deviceflow.audit.events import FIELDS, LISTS, NUMBERS, REQUIRED, WHOLE, text_of
 from deviceflow.core.grant import Grant
 from deviceflow.core.keyed_hash import KeyedHash
 from deviceflow.core.omitted import Omitted, is_omissible, with_event
@@ -253,8 +253,13 @@ def omit(event: dict[str, Any], flow: Flow, *, summarize: bool) -> bool:
     if summarize and flow.head is not None and is_omissible(event):
         flow.omitted = with_event(flow.omitted, event, flow.head)
         return True
+    if flow.skipped is not None and flow.head is not None:
+        since, polls = flow.skipped
+        begun, until = text_of(since), event["time"]
+        flow.omitted = Omitted(flow.head, 2 * polls, polls, begun, until, counted=False)
+        flow.skipped = None
     if flow.omitted is not None:
-        event["omitted"] = flow.omitted._asdict()
+        event["omitted"] = flow.omitted.as_fields()
         flow.omitted = None
     return False
 

@@ -105,6 +105,7 @@ class BaseClient:
         self._context = context_of(
             durable=store.durable,
             keeps_trail=store.keeps_trail,
+            holds=getattr(store, "holds", False),
             audit=self._audit,
             origin=origin,
             deadline=deadline,

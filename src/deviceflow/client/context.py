@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.personal import Personal
+from deviceflow.client.driver import Driver
 from deviceflow.client.identity import Identity
 from deviceflow.client.kept import Metadata, TokenCache, UnsavedRefreshes, UnsavedTokens
 from deviceflow.client.lease import GRANT_MARGIN, LEASE_MARGIN
@@ -49,6 +50,7 @@ class Context(NamedTuple):
         refreshed: The tokens of refreshes whose commit failed.
         tokens: The access tokens that it has given lately.
         store_clock: What is known of the store's clock.
+        driver: What the client holds logins as.
         durable: Whether the store outlives the process.
         deadline: Seconds that one request may take, all in all.
         approver: The program's policy on who may approve.
@@ -69,6 +71,7 @@ class Context(NamedTuple):
     refreshed: UnsavedRefreshes
     tokens: TokenCache
     store_clock: StoreClock
+    driver: Driver
     durable: bool = False
     deadline: float = DEADLINE
     approver: Approver | None = None
@@ -103,6 +106,7 @@ def context_of(
     *,
     durable: bool,
     keeps_trail: bool,
+    holds: bool,
     audit: JSONLinesAudit | None,
     origin: Origin,
     deadline: float,
@@ -118,6 +122,7 @@ def context_of(
     Args:
         durable: Whether the client's store outlives the process.
         keeps_trail: Whether the store keeps and links each flow's events.
+        holds: Whether the store lets logins be held.
         audit: The audit file, if there is one. It links the events where the store does not.
         origin: Who the client works for.
         deadline: Seconds that one request may take.
@@ -141,6 +146,7 @@ def context_of(
         UnsavedRefreshes(),
         TokenCache(),
         StoreClock(),
+        Driver(holds=holds),
         durable,
         deadline,
         approver,

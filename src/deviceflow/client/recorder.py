@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from deviceflow.audit import events, log
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deviceflow.client.world import Prepared, World
     from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.grant import Grant
-    from deviceflow.core.ports import GrantLease, Origin
+    from deviceflow.core.ports import AsyncHolder, GrantLease, Origin
 
 
 def render(context: Context, flow: Flow, transition: Transition, worker: str) -> dict[str, Any]:
@@ -69,8 +69,15 @@ async def commit(
     return committed
 
 
+async def leave_out(world: World, flow: Flow, transition: Transition, worker: str) -> None:
+    """Publish the event of a transition of a login that is held, which is not stored."""
+    event = render(world.context, flow, transition, worker)
+    await cast("AsyncHolder", world.store).leave_out(flow, event)
+    await publish(world, flow, event)
+
+
 async def publish(world: World, subject: Flow | Grant, event: dict[str, Any]) -> None:
-    """Write a committed event to the audit file and to the log."""
+    """Write an event to the audit file and to the log; a committed one, unless it is left out."""
     if world.context.writes_audit:
         await world.write_audit(event, subject)
     world.emit(log.TRANSITION, event)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.client import recorder
 from deviceflow.client.claim import take_lease
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from deviceflow.core.wire import Request
 
 
+RESERVED: Final = 1000
+"""How many polls may follow the stored one of a flow that is held, before one is stored again."""
+
+
 class BeginPoll:
     """Decides within a claim whether the flow may poll at once, and moves it to `polling` if so.
 
@@ -50,13 +54,15 @@ class BeginPoll:
     Args:
         world: What the operation works with.
         worker: Who claims.
+        driver: Who is to hold the flow from this poll on; None if nobody is.
 
     Attributes:
         request: The token request of the flow that polls.
     """
 
-    def __init__(self, world: World, worker: str) -> None:
+    def __init__(self, world: World, worker: str, driver: str | None = None) -> None:
         self._context = world.context
+        self._driver = driver
         self._origin = world.context.identity.origin_of(worker)  # an async store may have threads
         self.request: Request | None = None
 
@@ -78,19 +84,38 @@ class BeginPoll:
             self.request = flow.request()
         except UsageError:
             return None
-        poll = flow.poll(now, self._context.deadline)
-        return recorder.render_as(self._context, self._origin, flow, poll)
+        return recorder.render_as(self._context, self._origin, flow, self.poll(flow, now))
+
+    def poll(self, flow: Flow, now: float) -> Transition:
+        """Move the flow to `polling`."""
+        flow.driver = self._driver
+        return flow.poll(now, self._context.deadline, 0 if self._driver is None else RESERVED)
 
 
 async def step(world: World, flow_id: str) -> Login:
     """Do what is due for one flow, if anything is."""
+    login, _ = await step_as(world, flow_id, None)
+    return login
+
+
+async def step_as(world: World, flow_id: str, driver: str | None) -> tuple[Login, Flow | None]:
+    """Do what is due for one flow, and hold it from then on if it is polled, and goes on.
+
+    Args:
+        world: What the operation works with.
+        flow_id: The flow.
+        driver: Who is to hold it; None if nobody is.
+
+    Returns:
+        What it is like by then; and the flow, which is held if it has a driver.
+    """
     await save(world, flow_id)
     worker = world.context.identity.worker()
-    begin = BeginPoll(world, worker)
+    begin = BeginPoll(world, worker, driver)
     claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, begin)
     if isinstance(claim, LeaseHeld):
-        return Login.of(claim.flow, min(claim.seconds, claim.flow.interval))
-    return await step_claimed(world, claim, lease, begin)
+        return Login.of(claim.flow, min(claim.seconds, claim.flow.interval)), None
+    return await step_claimed(world, claim, lease, begin), claim.flow
 
 
 async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPoll) -> Login:
@@ -107,11 +132,16 @@ async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPol
         request = begin.request
         await recorder.publish(world, flow, claim.event)
     else:
-        begun = await _begin(world, claim, lease)
+        begun = await _begin(world, claim, lease, begin)
         if isinstance(begun, Login):
+            flow.driver = None
             return begun
         request, lease = begun
+    return await ask(world, flow, request, lease)
 
+
+async def ask(world: World, flow: Flow, request: Request, lease: Lease) -> Login:
+    """Send the request of a flow that is in `polling`, or has ended, and store the outcome."""
     outcome = await transmit_under(world, request, lease)
     if outcome.stop is None:
         return await _apply_response(world, flow, outcome, lease.owner)
@@ -120,7 +150,9 @@ async def step_claimed(world: World, claim: Claim, lease: Lease, begin: BeginPol
     raise outcome.stop
 
 
-async def _begin(world: World, claim: Claim, lease: Lease) -> tuple[Request, Lease] | Login:
+async def _begin(
+    world: World, claim: Claim, lease: Lease, begin: BeginPoll
+) -> tuple[Request, Lease] | Login:
     """Do what comes before a request, each step on record; return the request if one is due."""
     flow, now = claim.flow, claim.now
     await _check_credentials(world, flow, lease.owner)
@@ -132,7 +164,7 @@ async def _begin(world: World, claim: Claim, lease: Lease) -> tuple[Request, Lea
         lease = lease.corrected(now, clocks.steady)
     left = _left_behind(claim, now)
     if left is not None and not await recorder.record(world, flow, left, lease.owner):
-        return await _overtaken(world, flow.id, lease.owner)
+        return await overtaken(world, flow.id, lease.owner)
     wait = flow.wait_seconds(now)
     if wait > 0 or (flow.state.ended and not flow.to_revoke):
         await world.store.release(flow.id, lease.owner)
@@ -140,7 +172,7 @@ async def _begin(world: World, claim: Claim, lease: Lease) -> tuple[Request, Lea
     if flow.overdue(now):
         if await recorder.record(world, flow, flow.expire(now), lease.owner, release=True):
             return Login.of(flow, flow.wait_seconds(now))
-        return await _overtaken(world, flow.id, lease.owner)
+        return await overtaken(world, flow.id, lease.owner)
     try:
         if flow.state is State.AWAITING_USER and not may_poll(world.context, flow):
             raise _needs_approver(flow)
@@ -149,9 +181,9 @@ async def _begin(world: World, claim: Claim, lease: Lease) -> tuple[Request, Lea
         await world.store.release(flow.id, lease.owner)
         raise
     if flow.state is State.AWAITING_USER:
-        poll = flow.poll(now, world.context.deadline)
+        poll = begin.poll(flow, now)
         if not await recorder.record(world, flow, poll, lease.owner):
-            return await _overtaken(world, flow.id, lease.owner)
+            return await overtaken(world, flow.id, lease.owner)
     return request, lease
 
 
@@ -207,17 +239,24 @@ async def _apply_response(world: World, flow: Flow, outcome: Outcome, worker: st
         approver=world.context.approver,
         uncertainty=outcome.uncertainty,
     )
+    if flow.state.ended:
+        flow.end_hold()
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
         issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
         flow = await record_issued(world, flow, transition, issued, worker, outcome)
         return Login.of(flow, flow.wait_seconds(now))
+    if flow.driver is not None and flow.is_routine(transition):
+        await recorder.leave_out(world, flow, transition, worker)
+        return Login.of(flow, flow.wait_seconds(now))
+    flow.end_hold()
     if await recorder.record(world, flow, transition, worker, release=True):
         return Login.of(flow, flow.wait_seconds(now))
-    return await _overtaken(world, flow.id, worker)
+    return await overtaken(world, flow.id, worker)
 
 
-async def _overtaken(world: World, flow_id: str, worker: str) -> Login:
+async def overtaken(world: World, flow_id: str, worker: str | None) -> Login:
     """Report how far others have moved the flow."""
     flow = await world.load_login(flow_id)
-    await world.store.release(flow_id, worker)
+    if worker is not None:
+        await world.store.release(flow_id, worker)
     return Login.of(flow, 0.0 if flow.state.ended else flow.interval)

@@ -47,6 +47,8 @@ async def due(world: World) -> tuple[Swept, list[Work[Swept]]]:
     await follow_clock(world)
     clocks = world.clocks()
     found = await world.store.select(queries.upcoming(0.0, 0.0), clocks.now)
+    if world.context.driver.holds:
+        found += await world.store.select(queries.lapsed(), clocks.now)
     steps: list[Work[Swept]] = [
         Turn(one.server, one.flow_id, partial(step_due, flow_id=one.flow_id)) for one in found
     ]
@@ -73,6 +75,12 @@ async def follow_clock(world: World) -> None:
         await restart_lease(world, flow_id, since)
 
 
+def is_due(claim: Claim) -> bool:
+    """Tell whether there is something to do for a flow: also where who held it has died."""
+    flow = claim.flow
+    return bool(flow.reserved) or (flow.wake_at is not None and flow.wait_seconds(claim.now) <= 0)
+
+
 async def step_due(world: World, flow_id: str) -> Swept:
     """Step a flow, unless others do. If that fails, leave it alone for a while."""
     worker = world.context.identity.worker()
@@ -83,7 +91,7 @@ async def step_due(world: World, flow_id: str) -> Swept:
         if isinstance(claim, LeaseHeld):
             return Swept([], [])
         flow = claim.flow
-        if claim.event is None and (flow.wake_at is None or flow.wait_seconds(claim.now) > 0):
+        if claim.event is None and not is_due(claim):
             await world.store.release(flow.id, worker, due=flow)  # what woke it bypassed the client
             return Swept([], [])
         return Swept([(await step_claimed(world, claim, lease, begin))], [])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deviceflow import errors
 from deviceflow.client import recorder
+from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.handover import collect_token
+from deviceflow.client.hold import Hold
 from deviceflow.client.step import step
+from deviceflow.client.world import or_else
 from deviceflow.core.login import Login
 
 if TYPE_CHECKING:
@@ -46,24 +50,35 @@ async def wait(world: World, flow_id: str, timeout: float | None, on_step: OnSte
 
 
 async def _wait(world: World, flow_id: str, timeout: float | None, on_step: OnStep) -> Login:
+    hold = Hold(flow_id)
+    login = await or_else(
+        _wait_for_end(world, hold, flow_id, timeout, on_step), partial(hold.end, world)
+    )
+    flow = await world.load_login(flow_id)
+    for _ in flow.to_revoke:
+        login = await step(world, flow_id)
+    return login
+
+
+async def _wait_for_end(
+    world: World, hold: Hold, flow_id: str, timeout: float | None, on_step: OnStep
+) -> Login:
     until = None if timeout is None else world.clocks().steady + timeout
     while True:
-        login = await step(world, flow_id)
+        login = await hold.step(world)
         if on_step is not None:
             await world.on_step(on_step, login)
         if login.state.ended:
-            break
+            return login
         seconds = login.wait_seconds
+        if hold.flow is not None:
+            seconds = min(seconds, HEARTBEAT)
         if until is not None:
             left = until - world.clocks().steady
             if left <= 0:
                 raise errors.WaitTimeoutError(flow_id=flow_id, state=login.state)
             seconds = min(seconds, left)
         await world.sleep(seconds, flow_id)
-    flow = await world.load_login(flow_id)
-    for _ in flow.to_revoke:
-        login = await step(world, flow_id)
-    return login
 
 
 async def cancel(world: World, flow_id: str, detail: str | None) -> Login:

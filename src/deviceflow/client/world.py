@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-MUST_FINISH: Final = frozenset({"claim", "commit", "release", "put_off"})
+MUST_FINISH: Final = frozenset({"claim", "commit", "leave_out", "release", "put_off"})
 """The methods of a store that are not interrupted. Nor is `World.write_audit`."""
 
 

@@ -326,6 +326,12 @@ TAKE_OVER: Final = _beside(
     mark="M-5-1.500h10v3h-10z",
     counted_as="take_overs",
 )
+LET_GO: Final = _beside(
+    "let_go",
+    {AWAITING_USER},
+    words="whoever held the login gave it back",
+    outcome="given_back",
+)
 ORPHAN_TOKEN: Final = _beside(
     "orphan_token",
     {*State} - {INIT},
@@ -539,6 +545,16 @@ UNVERIFIED_TLS: Final = _of_store(
 )
 ROTATE_KEYS: Final = _of_store(
     "rotate_keys", words="resealed with another key", outcome="resealed", event_type="change"
+)
+DRIVE: Final = _of_store("drive", words="somebody begins to hold logins", outcome="driving")
+STOP_DRIVING: Final = _of_store(
+    "stop_driving", words="somebody holds no login any more", outcome="stopped"
+)
+LAPSE: Final = _of_store(
+    "lapse",
+    words="somebody who held logins has died",
+    outcome="lapsed",
+    severity=Severity.WARNING,
 )
 PRUNE: Final = _of_store(
     "prune", words="old events were pruned", outcome="pruned", event_type="deletion"

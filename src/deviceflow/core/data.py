@@ -190,6 +190,7 @@ DATA: Final = (
             *_fields(
                 "flow",
                 "state reason seq attempt failures unreadable slow_downs in_doubt last_poll_owed"
+                " driver reserved skipped"
                 " handover orphaned_tokens revocations settings needs_approver",
             ),
             *_fields(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
+from deviceflow.core.omitted import reserved_words
 from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
@@ -132,6 +133,8 @@ class Flow:
         due_at: No request is sent before this time.
         interval: Seconds between polls, as the server last asked for.
         attempt: How many token requests were announced.
+        reserved: How many more of them whoever holds the login may announce without storing that.
+            The numbers of these events are used by nobody else. 0 if nobody holds it.
         seq: The number of the last transition.
         failures: How many times in a row no usable response came.
         unreadable: How many responses in a row did not conform to the protocol.
@@ -142,6 +145,9 @@ class Flow:
         handover: The state of the hand-over.
         head: The hash of the last event, if the store keeps a trail.
         omitted: The last events, if the trail leaves them out.
+        driver: Who holds the login, where this process does. It is not read from a store.
+        skipped: When the hold began whose events nobody knows, and how many polls that may be,
+            until an event has said so.
         moved_at: When the last transition happened. No wait began later.
         clock_ahead: By how many seconds the clock of the last transition was ahead, where the
             flow's times were adjusted since; see `follow_clock`. It is not stored.
@@ -159,6 +165,7 @@ class Flow:
         "created_at",
         "detail",
         "device_code",
+        "driver",
         "due_at",
         "ended_at",
         "expires_at",
@@ -178,9 +185,11 @@ class Flow:
         "provider",
         "purpose",
         "reason",
+        "reserved",
         "revocations",
         "seq",
         "settings",
+        "skipped",
         "slow_downs",
         "state",
         "to_revoke",
@@ -228,6 +237,7 @@ class Flow:
         self.moved_at: float = now
         self.interval: float = DEFAULT_INTERVAL
         self.attempt: int = 0
+        self.reserved: int = 0
         self.seq: int = 0
         self.failures: int = 0
         self.unreadable: int = 0
@@ -238,6 +248,8 @@ class Flow:
         self.handover: Handover = Handover.NONE
         self.head: str | None = None
         self.omitted: Omitted | None = None
+        self.driver: str | None = None
+        self.skipped: tuple[float, int] | None = None
         self.verifier: Secret | None = verifier
         self.orphaned_tokens: int = 0
         self.to_revoke: tuple[tuple[str, Secret], ...] = ()
@@ -259,9 +271,12 @@ class Flow:
     def wake_at(self) -> float | None:
         """When a sweep should step the flow; None for never.
 
-        A sweep does not step a flow in `init`: the code would expire before anybody sees it.
+        A sweep does not step a flow in `init`: the code would expire before anybody sees it. It
+        steps a flow that is held once whoever holds it has died.
         """
         if self.state is State.INIT or (self.state.ended and not self.revocations):
+            return None
+        if self.reserved:
             return None
         return self._deadline_if_last() or self.due_at
 
@@ -352,16 +367,25 @@ class Flow:
         self.verifier = None  # the code was requested without this verifier
         return self._take_code(code, now, now)
 
-    def poll(self, now: float, timeout: float) -> Transition:
+    def poll(self, now: float, timeout: float, reserve: int | None = 0) -> Transition:
         """Record a token request. The transition must be stored before the request is sent.
+
+        But not if it is one of those that a stored one has reserved.
 
         Args:
             now: The time.
             timeout: The longest time that the request can take, in seconds. A worker that finds
                 the flow in `polling` after a crash waits for this time and one interval more.
+            reserve: How many more requests whoever holds the flow may send without storing that;
+                None if this is one of them.
         """
         transition = self._fire(actions.POLL, now)
         self.attempt += 1
+        if reserve is None:
+            self.reserved -= 1
+        elif reserve:
+            self.reserved = reserve
+            transition = transition._replace(detail=trusted(reserved_words(reserve)))
         self.due_at = now + timeout + self._pace()
         return transition
 
@@ -422,14 +446,38 @@ class Flow:
     def recover(self, now: float, owner: str | None = None) -> Transition:
         """Continue a flow whose worker died during a poll. The server's response is unknown.
 
+        If the worker held the flow, its last request may have been sent at any time until its lease
+        ended. So the whole wait begins again, and is up to a quarter longer: the logins of one
+        worker must not all be polled at once.
+
         Args:
             now: The time.
             owner: The worker that died, for the trail.
         """
         detail = trusted(f"the lease of {owner} ran out during a poll") if owner else None
+        if self.reserved:
+            self.due_at = now + self._pace() * self._jitter()
+            detail = trusted(f"{owner} held the login and died: its last polls are unknown")
         transition = self._fire(actions.RECOVER, now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition
+
+    def is_routine(self, transition: Transition) -> bool:
+        """Tell whether an answer says only that nobody has approved, and to wait as before."""
+        wait = transition.wait
+        return (
+            transition.action is actions.PENDING
+            and wait is not None
+            and wait < self._pace() + 0.001
+        )
+
+    def let_go(self, now: float) -> Transition:
+        """Give a held flow back, between two polls."""
+        return self._fire(actions.LET_GO, now)
+
+    def end_hold(self) -> None:
+        """Hold the flow no more. The next transition is stored, and says what was not."""
+        self.driver, self.reserved = None, 0
 
     def expire(self, now: float) -> Transition:
         """Record that the code has expired."""
@@ -766,6 +814,11 @@ class Flow:
         """Fire an action. Every recorded action goes through this method."""
         source = self.state
         fire(self, action)
+        if self.reserved and self.driver is None:
+            # Others hold it, or did. What they made of it is unknown, but not its numbers.
+            self.seq += 2 * self.reserved
+            self.attempt += self.reserved
+            self.reserved, self.skipped = 0, (self.moved_at, self.reserved)
         self.seq += 1
         ahead = self.clock_ahead or pacing.clock_ahead(self.moved_at, now)
         self.moved_at, self.clock_ahead = now, None

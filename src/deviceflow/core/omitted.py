@@ -4,6 +4,10 @@ While nobody approves, a login sends a poll and is told that the login is pendin
 trail in the mode `summary` stores neither event. Both are still links of the chain: each hash
 covers the hash before it. So the next event that is stored has, as its `prev_hash`, a hash over all
 events that were left out. Its field `omitted` says what they were.
+
+If whoever held the login died, nobody knows what they did last. Then the run is not counted: it has
+as many events as they might have had, and the next event's `prev_hash` is the hash of the stored
+event before the run, a poll that says how many may follow.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from deviceflow.core.states import AWAITING_USER, POLLING, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST_RESERVED = 10**6
+"""How many polls a hold can reserve at most."""
+
 _MOST = 2**53  # larger integers are not exact in every JSON parser
 
 
@@ -26,8 +33,9 @@ class Omitted(NamedTuple):
         after: The hash of the stored event before the run.
         events: How many events the run has.
         polls: How many of them are polls. The others are answers.
-        since: The time of the first one, as in events.
+        since: The time of the first one, as in events; of the stored poll, if they are not counted.
         until: The time of the last one.
+        counted: Whether these are the true numbers. Else they are the greatest that are possible.
     """
 
     after: str
@@ -35,6 +43,7 @@ class Omitted(NamedTuple):
     polls: int
     since: str
     until: str
+    counted: bool = True
 
     @classmethod
     def of(cls, fields: object) -> Self | None:
@@ -46,14 +55,22 @@ class Omitted(NamedTuple):
         """
         if fields is None:
             return None
-        if type(fields) is not dict or (*fields,) != cls._fields:
+        if type(fields) is not dict or (*fields,) not in (_COUNTED, _UNCOUNTED):
             raise ValueError("omitted")
         omitted = cls(**fields)
         if tuple(map(type, omitted)) != _TYPES:
             raise TypeError("omitted")
+        if omitted.counted is ("counted" in fields):
+            raise ValueError("omitted")
         if not (0 < omitted.events < _MOST and 0 <= omitted.polls <= omitted.events):
             raise ValueError("omitted")
         return omitted
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return it as a JSON object, which says so only if the run is not counted."""
+        fields = self._asdict()
+        counted = fields.pop("counted")
+        return fields if counted else dict(sorted({**fields, "counted": False}.items()))
 
     def leads_from(self, state: str | None) -> State | None:
         """Return the state after the run, if it began in `state`; None if it could not have."""
@@ -73,7 +90,14 @@ class Omitted(NamedTuple):
         return self.events - self.polls
 
 
-_TYPES = (str, int, int, str, str)
+_TYPES = (str, int, int, str, str, bool)
+_COUNTED = ("after", "events", "polls", "since", "until")
+_UNCOUNTED = ("after", "counted", "events", "polls", "since", "until")
+
+
+def reserved_words(polls: int) -> str:
+    """Return what a stored poll says of those that may follow without being stored."""
+    return f"the login is held: up to {polls} polls more are not stored"
 
 
 def with_event(run: Omitted | None, event: Mapping[str, Any], head: str) -> Omitted:

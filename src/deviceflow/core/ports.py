@@ -593,3 +593,36 @@ class AsyncStore(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+class AsyncHolder(AsyncStore, Protocol):
+    """A store by which waiting logins can be held: their pending polls are not stored.
+
+    A store whose attribute `holds` is true has these methods; the sync one as plain functions. A
+    login is held from a claim or a commit with its `driver` set, until the next commit. Nobody else
+    has the login's lease while the driver's lasts.
+    """
+
+    @property
+    def holds(self) -> bool: ...
+
+    async def drive(
+        self, driver: str, client_now: float, seconds: float, *, begin: bool = False
+    ) -> float | None:
+        """Take the lease of all logins that a driver holds, or renew it.
+
+        Args:
+            driver: Who holds logins.
+            client_now: The client's time.
+            seconds: The duration of the lease, from now.
+            begin: Whether the driver may be new.
+
+        Returns:
+            The store's time; None if the lease has ended, which is never renewed.
+        """
+
+    async def stop_driving(self, driver: str, client_now: float, *, lapsed: bool = False) -> None:
+        """Forget a driver that holds no login any more, and put on record whether it has died."""
+
+    async def leave_out(self, flow: Flow, event: dict[str, Any]) -> None:
+        """Link an event of a login that is held, which is not stored, to the login's chain."""

@@ -41,6 +41,21 @@ def upcoming(ahead: float, grace: float | None = None) -> Query[UpcomingFlow]:
     return Query("upcoming", {"ahead": ahead, "grace": grace})
 
 
+def lapsed() -> Query[UpcomingFlow]:
+    """Ask for logins whose driver has died, and that nobody has taken over since."""
+    return Query("lapsed", {})
+
+
+def taken(driver: str) -> Query[str]:
+    """Ask for ids of logins that others have moved while a driver held them."""
+    return Query("taken", {"driver": driver})
+
+
+def gone_drivers() -> Query[str]:
+    """Ask for drivers whose lease has ended, and who held nothing that others have not taken."""
+    return Query("gone_drivers", {})
+
+
 def pending() -> Query[bool]:
     """Ask whether a login waits for an approval: one true answer. Snoozed logins do not count."""
     return Query("pending", {})

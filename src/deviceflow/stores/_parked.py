@@ -116,7 +116,8 @@ class Parked:
         ) = self._alike
         flow.omitted, flow.to_revoke, flow.token, flow.verifier = self._aside
         self._unpack(flow)
-        flow.head = flow.clock_ahead = flow.as_stored = None
+        flow.head = flow.clock_ahead = flow.as_stored = flow.driver = flow.skipped = None
+        flow.reserved = 0
         return flow
 
     def _unpack(self, flow: Flow) -> None:

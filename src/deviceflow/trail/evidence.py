@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
 from deviceflow.core.actions import ACTIONS, END_NEED, ENDS_HANDOVER, IMPORT, NEED, POLL
-from deviceflow.core.omitted import Omitted, is_omissible
+from deviceflow.core.omitted import Omitted, is_omissible, reserved_words
 from deviceflow.core.states import (
     AUTHORIZED,
     AWAITING_USER,
@@ -208,6 +208,22 @@ def begun(first: Mapping[str, Any]) -> Standing:
         return at(first["from"])
     states = (AWAITING_USER, POLLING)
     return at(next((state for state in states if run.leads_from(state) == first["from"]), None))
+
+
+def was_reserved(run: Omitted, event: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Tell whether a run that nobody counted is one that the stored event before it allows.
+
+    Args:
+        run: The run.
+        event: The event behind it, which links to the stored event before the run.
+        last: That event.
+    """
+    return (
+        last["action"] == POLL
+        and last["detail"] == reserved_words(run.polls)
+        and (run.events, run.since) == (2 * run.polls, last["time"])
+        and event["prev_hash"] == run.after
+    )
 
 
 def is_told_by(run: Omitted, events: Sequence[Mapping[str, Any]]) -> bool:

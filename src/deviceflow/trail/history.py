@@ -26,6 +26,7 @@ from deviceflow.trail.evidence import (
     is_where_it_was_led,
     may_be_gone,
     told_by_record,
+    was_reserved,
 )
 from deviceflow.trail.ledger import Finding
 
@@ -98,6 +99,7 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
         run = Omitted.of(event["omitted"])
         if run is not None and event["seq"] == seq + run.events + 1:
             standing = at(run.leads_from(standing[0]))
+            yield from _unreserved(flow_id, run, event, events[:number])
             for at_time in (run.since, run.until):
                 yield from _backwards(flow_id, event, at_time, times)
                 times.append((event["seq"] - 1, at_time))
@@ -122,6 +124,15 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
         yield from _about_clock(flow_id, event, times)
         times.append((event["seq"], event["time"]))
         standing, reason = led, event["reason"]
+
+
+def _unreserved(
+    flow_id: str, run: Omitted, event: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """Report that polls were left out that nobody counted, and nobody reserved."""
+    if not run.counted and not (events and was_reserved(run, event, events[-1])):
+        message = "it leaves out polls that no poll before it has reserved"
+        yield Finding("illegal_transition", flow_id, event["seq"], message)
 
 
 def _about_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Iterator[Finding]:

@@ -297,7 +297,8 @@ class Login:
         """Return the number of events with an action, also of those that the trail left out."""
         number: int = sum(event["action"] == action for event in self.events)
         for _, run in self._runs():
-            number += run.polls * (action == POLL) + run.answers * (action == PENDING)
+            if run.counted:
+                number += run.polls * (action == POLL) + run.answers * (action == PENDING)
         return number
 
     def _runs(self) -> Iterator[tuple[int, Omitted]]:
@@ -411,6 +412,9 @@ def _grouped(actions: Sequence[str]) -> Iterator[list[int]]:
 def _left_out(run: Omitted, before: float, dest: str | None, attempt: int | None) -> Iterator[Line]:
     """Yield the lines for a run of events that were left out, as they are for the events."""
     since, until = seconds_of(run.since) or before, seconds_of(run.until) or before
+    if not run.counted:
+        yield Line(since, POLLING, None, "held by somebody who died: the polls are unknown", POLL)
+        return
     begun_in_polling = (dest == POLLING) != bool(run.events % 2)
     if begun_in_polling:
         yield Line(since, AWAITING_USER, None, PENDING.words, PENDING)

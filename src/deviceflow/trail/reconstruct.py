@@ -102,7 +102,8 @@ class _Row:
 
     def behind(self) -> Iterator[tuple[str, int]]:
         """Yield the events that it says it follows, each with its hash and its number."""
-        yield self.previous, self.number - 1
+        if self.omitted is None or self.omitted.counted:
+            yield self.previous, self.number - 1
         if self.omitted is not None:
             yield self.omitted.after, self.first() - 1
 

@@ -35,6 +35,7 @@ from deviceflow.trail.evidence import (
     is_told_by,
     is_where_it_was_led,
     may_be_gone,
+    was_reserved,
 )
 from deviceflow.trail.history import CLOCK_TOLERANCE
 from deviceflow.trail.ledger import Finding, Kind, Ledger
@@ -325,11 +326,15 @@ def _behind_omitted(
     event: Mapping[str, Any], due: _Due, events: Sequence[Mapping[str, Any]]
 ) -> _Due:
     """Return what is due behind the events that an event says were left out before it."""
-    run = Omitted(**event["omitted"])
+    run = Omitted.of(event["omitted"])
+    assert run is not None  # noqa: S101  # the caller has asked
     seq, standing, previous, time = due
     if event["seq"] != seq + run.events:
         return due if is_told_by(run, events) else _NOTHING
-    if run.after != previous or not time <= run.since <= run.until:
+    if not run.counted:
+        if not (events and run.after == previous and was_reserved(run, event, events[-1])):
+            return _NOTHING
+    elif run.after != previous or not time <= run.since <= run.until:
         return _NOTHING
     return seq + run.events, at(run.leads_from(standing[0])), event["prev_hash"], run.until
 

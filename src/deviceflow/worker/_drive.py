@@ -1,21 +1,24 @@
 """The operations of a worker: a step of a login that it drives, and what falls due beside logins.
 
-No lease is held between two steps. A worker knows that a login is its own by the login's version:
-if the store has the version that the worker's last step left, nobody else went on with the login.
-So workers that share a store need no rows beside the logins' own, and each login is polled by one.
+Where the store allows it, a worker holds the logins that it drives: see `deviceflow.client.hold`.
+Else no lease is held between two steps. A worker then knows that a login is its own by the login's
+version: if the store has the version that the worker's last step left, nobody else went on with the
+login. So each login is polled by one worker.
 """
 
 from __future__ import annotations
 
 from sys import intern
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import errors
+from deviceflow.client import hold
 from deviceflow.client.claim import put_off, take_lease
 from deviceflow.client.grant_page import settle
+from deviceflow.client.hold import lease_to_hold, poll_held
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.store_clock import Seen
-from deviceflow.client.sweep import follow_clock, save_tokens
+from deviceflow.client.sweep import follow_clock, is_due, save_tokens
 from deviceflow.client.unsaved import save
 from deviceflow.core.ports import LeaseHeld
 from deviceflow.worker._schedule import Due
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from deviceflow.client.world import World
     from deviceflow.core.login import Login
     from deviceflow.core.ports import Claim
+
+
+HERE: Final = "worker"
+"""What a worker enters its driver for, instead of one login."""
 
 
 class Driven(NamedTuple):
@@ -66,6 +73,8 @@ async def drive(world: World, flow_id: str, seq: int) -> Driven:
     """
     worker = world.context.identity.worker()
     try:
+        if flow_id in world.context.driver.flows:
+            return await _drive_held(world, flow_id)
         return await _drive(world, flow_id, seq, worker)
     except errors.UnknownLoginError:
         return Driven()
@@ -82,9 +91,36 @@ def _is_of_the_store(problem: Exception) -> bool:
     return isinstance(problem, errors.StoreError) and problem.flow_id is None
 
 
+async def _drive_held(world: World, flow_id: str) -> Driven:
+    flows = world.context.driver.flows
+    flow = flows[flow_id]
+    lease = await lease_to_hold(world)
+    seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.uncertainty)
+    login = await poll_held(world, flow)
+    if flow.driver is None:
+        flows.pop(flow_id, None)
+    at = flow.wake_at if flow.driver is None else flow.due_at
+    if login.has_token and login.name is not None:
+        await settle(world, login.name, flow_id)
+    return Driven(_next(flow, at), seen, login)
+
+
+async def give_back(world: World) -> None:
+    """Give all logins back that are held."""
+    flows = world.context.driver.flows
+    for flow in list(flows.values()):
+        await hold.give_back(world, flow)
+        flows.pop(flow.id, None)
+    await hold.stop(world, HERE)
+
+
 async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
     await save(world, flow_id)
-    begin = BeginPoll(world, worker)
+    driver, name = world.context.driver, None
+    if driver.holds:
+        driver.enter(HERE)
+        name = (await lease_to_hold(world)).owner
+    begin = BeginPoll(world, worker, name)
     own = _BeginPollOfOwn(begin, seq)
     claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, own)
     if isinstance(claim, LeaseHeld):
@@ -95,17 +131,19 @@ async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
         if flow.seq != seq and claim.previous_owner is None:
             await world.store.release(flow_id, worker)
             return Driven()
-        if flow.wake_at is None or flow.wait_seconds(claim.now) > 0:
+        if not is_due(claim):
             await world.store.release(flow.id, worker, due=flow)  # what woke it bypassed the client
-            return Driven(_next(claim), seen)
+            return Driven(_next(flow, flow.wake_at), seen)
     login = await step_claimed(world, claim, lease, begin)
+    at = flow.wake_at
+    if flow.driver is not None:
+        driver.flows[flow_id], at = flow, flow.due_at
     if login.has_token and login.name is not None:
         await settle(world, login.name, flow_id)
-    return Driven(_next(claim), seen, login)
+    return Driven(_next(flow, at), seen, login)
 
 
-def _next(claim: Claim) -> Due | None:
-    flow, at = claim.flow, claim.flow.wake_at
+def _next(flow: Any, at: float | None) -> Due | None:
     return None if at is None else Due(at, flow.id, flow.seq, intern(flow.provider.server))
 
 
@@ -117,4 +155,5 @@ async def tidy(world: World) -> list[errors.DeviceFlowError]:
     """
     problems = await save_tokens(world)
     await follow_clock(world)
+    await hold.bury(world)
     return problems

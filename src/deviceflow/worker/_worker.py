@@ -13,7 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from deviceflow.client import grant_end
+from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.grant_end import UNUSED
+from deviceflow.client.hold import lease_to_hold
 from deviceflow.client.purge import DAY
 from deviceflow.client.store_clock import Seen, StoreClock
 from deviceflow.client.sweep import save_tokens
@@ -204,6 +206,7 @@ class Worker:
         try:
             await self._stopping.wait()
             await self._end_steps()
+            await self._give_back(self._client)
         finally:
             self._stopping.set()
             self._interrupt()
@@ -242,6 +245,7 @@ class Worker:
         self._begin_chores()
         if flying:
             await asyncio.wait(flying)
+        await self._give_back(former)
         while former._context.unsaved.flow_ids() and not self._stopping.is_set():
             if await former._run(save_tokens):
                 await asyncio.sleep(_FIRST_PAUSE)
@@ -389,6 +393,7 @@ class Worker:
             self._purge(),
             self._look_for_grants(),
             self._check(),
+            self._keep_hold(),
         ):
             task = self._loop.create_task(chore)
             self._chores.add(task)
@@ -439,6 +444,8 @@ class Worker:
         behind = self._behind(self._now()) >= GRACE / 2 and not self._logins.free
         grace = None if behind else GRACE
         found = await client._store.select(queries.upcoming(LOOK_AHEAD, grace), clocks.now)
+        if client._context.driver.holds:
+            found += await client._store.select(queries.lapsed(), clocks.now)
         if found:
             answered = client._clock.monotonic()
             self._clock.observe(Seen(found[0].now, clocks.steady, answered))
@@ -454,6 +461,23 @@ class Worker:
         if waiting or self._flying or self.unsaved or self._schedule.any_due(self._now()):
             return False
         return not await self._client._store.select(queries.pending(), 0.0)
+
+    async def _keep_hold(self) -> None:
+        """Renew the lease of what is held, also while no poll is due."""
+        while True:
+            await asyncio.sleep(HEARTBEAT / 2)
+            try:
+                if self._client._context.driver.flows:
+                    await self._client._run(lease_to_hold)
+            except StoreError as failed:
+                self._store_failed(failed)
+
+    async def _give_back(self, client: AsyncClient) -> None:
+        """Let others have the logins that are held."""
+        try:
+            await client._run(_drive.give_back)
+        except StoreError as failed:
+            self._on_problem(failed)  # they are taken over once the lease has ended
 
     async def _tidy(self) -> None:
         while True:

@@ -123,7 +123,10 @@ def test_table_is_the_design(
         },
         **{
             name: (Kind.STORE, {})
-            for name in ("open_plaintext", "plain_http", "unverified_tls", "rotate_keys", "prune")
+            for name in (
+                *("open_plaintext", "plain_http", "unverified_tls", "rotate_keys", "prune"),
+                *("drive", "stop_driving", "lapse"),
+            )
         },
         **{name: (Kind.GRANT, {}) for name in {*grant_design, *beside_grant} - {*beside}},
     }

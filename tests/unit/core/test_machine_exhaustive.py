@@ -429,6 +429,7 @@ BY_METHOD: Final[dict[str, Callable[[Flow, float], Transition]]] = {
     "refuse_token": lambda flow, now: flow.refuse_token(trusted("why"), now),
     "abandon_revocation": lambda flow, now: flow.abandon_revocation(now),
     "take_over": lambda flow, now: flow.take_over(now, "w1"),
+    "let_go": lambda flow, now: flow.let_go(now),
     "import": lambda flow, now: flow.record_import(now),
     "reseal": lambda flow, now: flow.reseal(now),
 }

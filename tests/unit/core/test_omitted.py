@@ -23,8 +23,8 @@ def run_of(*actions: str) -> Omitted:
 
 
 def test_run_counts_its_events() -> None:
-    assert run_of("poll", "pending", "poll") == ("hash 0", 3, 2, "t0", "t2")
-    assert run_of("pending") == ("hash 0", 1, 0, "t0", "t0")
+    assert run_of("poll", "pending", "poll") == Omitted("hash 0", 3, 2, "t0", "t2")
+    assert run_of("pending") == Omitted("hash 0", 1, 0, "t0", "t0")
     assert run_of("poll", "pending", "poll").answers == 1
 
 
@@ -52,6 +52,15 @@ def test_run_comes_back_from_json() -> None:
     assert list(RUN) == sorted(RUN), "the canonical form has the fields in this order"
 
 
+def test_run_that_nobody_counted_says_so_and_others_do_not() -> None:
+    unknown = dict(sorted({**RUN, "counted": False}.items()))
+
+    assert Omitted.of(unknown) == Omitted(**RUN)._replace(counted=False)
+    assert Omitted(**RUN)._replace(counted=False).as_fields() == unknown
+    assert list(Omitted(**RUN)._replace(counted=False).as_fields()) == sorted(unknown)
+    assert Omitted(**RUN).as_fields() == RUN
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -67,6 +76,8 @@ def test_run_comes_back_from_json() -> None:
         RUN | {"polls": 4},
         RUN | {"polls": -1},
         RUN | {"events": 2**53},
+        dict(sorted({**RUN, "counted": True}.items())),
+        dict(sorted({**RUN, "counted": 0}.items())),
     ],
 )
 def test_what_is_no_run_is_refused(wrong: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow.core.ports import Origin
@@ -24,6 +24,7 @@ CALLS = st.lists(st.tuples(TASKS, st.floats(0, 30)), max_size=300)
 
 
 @given(CALLS)
+@example([(f"task {number}", 1.0) for number in range(MOST_USES + 1)])
 def test_writes_are_one_a_minute_and_a_few_an_hour_more(calls: list[tuple[str, float]]) -> None:
     uses: tuple[Use, ...] = ()
     writes, now, last = list[float](), NOW, {}

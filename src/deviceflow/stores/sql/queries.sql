@@ -8,11 +8,14 @@
 SELECT {columns}, {now}, lease_owner, previous_owner, leased_at, lease_until, lease_clock, {steady},
     {clock}, {others} FROM {table}
 
--- fragment: free
+-- fragment: over
 -- As `deviceflow.stores._leases` says. What no lease can be is void.
-(lease_until IS NULL OR leased_at IS NULL OR lease_owner = :owner
+(lease_until IS NULL OR leased_at IS NULL
     OR lease_until <= leased_at OR lease_until > leased_at + {longest_lease}
     OR lease_until <= {steady} AND leased_at <= {steady} + 1 AND lease_clock = {clock})
+
+-- fragment: free
+(lease_owner = :owner OR {over})
 
 -- fragment: foreign
 (lease_clock IS NULL OR lease_clock <> {clock} OR leased_at > {steady} + 1)
@@ -87,6 +90,10 @@ UPDATE {table} SET {moves}, {takes_lease} {at} AND ({free} OR lease_owner = :end
 -- each: lease
 UPDATE {table} SET previous_owner = :previous_owner, {takes_lease} WHERE id = :id
 
+-- each: hold
+-- Or hold it again. Whoever holds it has no lease of its own: that of the driver counts.
+UPDATE {table} SET {moves}, lease_owner = NULL, lease_until = NULL {at} AND {free}
+
 -- each: restart_lease
 UPDATE {table}
 SET leased_at = {steady}, lease_until = {steady} + (lease_until - leased_at), lease_clock = {clock}
@@ -148,11 +155,21 @@ WHERE wake_at <= (SELECT {now}) + :ahead AND (seq <= 1 OR wake_at <= (SELECT {no
 ORDER BY wake_at LIMIT :limit
 
 -- name: pending
-SELECT 1 FROM {flows} WHERE ended_at IS NULL AND wake_at IS NOT NULL AND snoozes = 0 LIMIT 1
+SELECT 1 FROM {flows}
+WHERE ended_at IS NULL AND (wake_at IS NOT NULL AND snoozes = 0 OR held_by IS NOT NULL) LIMIT 1
 
 -- name: foreign_leases
 SELECT id, leased_at FROM {flows}
 WHERE wake_at <= {now} AND leased_at < lease_until AND {foreign}
+UNION ALL
+SELECT (SELECT MIN(id) FROM {flows} WHERE held_by = driver), leased_at FROM {drivers}
+WHERE leased_at < lease_until AND {foreign}
+
+-- name: lapsed
+-- Logins that somebody held who has died, and nobody has taken over.
+SELECT id, seq, {now}, {now}, provider FROM {flows}
+WHERE held_by IN (SELECT driver FROM {drivers} WHERE {over}) AND wake_at IS NULL AND {free}
+LIMIT :limit
 
 -- name: wake_after_clock_change
 UPDATE {flows} SET wake_at = {now} WHERE wake_at > {now} AND moved_at > {now} + 1
@@ -205,6 +222,43 @@ UPDATE {grants} SET notify_at = {now} + :seconds WHERE id = :id AND {notice_due}
 
 -- name: ended_grants
 SELECT name FROM {grants} WHERE ended_at <= :ended_before AND name > :after ORDER BY name LIMIT :limit
+
+-- Who holds logins. A row's lease is that of all logins that it holds.
+
+-- name: add_driver
+INSERT INTO {drivers} (driver, leased_at, lease_until, lease_clock)
+VALUES (:driver, {steady}, {steady} + :seconds, {clock})
+ON CONFLICT DO NOTHING
+
+-- name: renew_driver
+UPDATE {drivers} SET leased_at = {steady}, lease_until = {steady} + :seconds
+WHERE driver = :driver AND NOT {over} AND NOT {foreign}
+
+-- name: driver
+SELECT leased_at, lease_until, lease_clock, {steady}, {clock} FROM {drivers} WHERE driver = :driver
+
+-- name: restart_driver
+UPDATE {drivers}
+SET leased_at = {steady}, lease_until = {steady} + (lease_until - leased_at), lease_clock = {clock}
+WHERE driver = (SELECT held_by FROM {flows} WHERE id = :id) AND leased_at = :since AND {foreign}
+
+-- name: gone_drivers
+SELECT driver FROM {drivers}
+WHERE {over} AND NOT EXISTS (SELECT 1 FROM {flows} WHERE held_by = driver)
+
+-- name: delete_driver
+DELETE FROM {drivers} WHERE driver = :driver
+
+-- name: take_from_driver
+INSERT INTO {taken} (driver, flow_id)
+SELECT held_by, id FROM {flows} WHERE id = :id AND held_by IS NOT NULL
+ON CONFLICT DO NOTHING
+
+-- name: taken
+SELECT flow_id FROM {taken} WHERE driver = :driver
+
+-- name: delete_taken
+DELETE FROM {taken} WHERE driver = :driver
 
 -- The trail.
 

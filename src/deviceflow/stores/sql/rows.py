@@ -15,14 +15,14 @@ import json
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from deviceflow.audit.chain import decode, encode
 from deviceflow.core import codec, grant_codec
 from deviceflow.core.encryption import Keyless
 from deviceflow.core.flow import Flow
 from deviceflow.core.grant import Grant
-from deviceflow.core.omitted import Omitted
+from deviceflow.core.omitted import MOST_RESERVED, Omitted
 from deviceflow.core.ports import StoredFlow
 from deviceflow.core.secret import Hidden, without_traceback
 from deviceflow.core.uses import of_json
@@ -62,8 +62,8 @@ class Table(ABC, Generic[_R]):
         secrets: The kinds of the records' secrets, which are the names of their columns.
         columns: The columns that are authenticated, in the order in which they are read; the head
             and the MAC are the last two.
-        times: The columns that say when something is to be done.
-        others: What is read of a row beside, in SQL: when it was used, and by what.
+        times: The columns that say when something is to be done, and by whom.
+        others: What is read of a row beside, in SQL: when it was used, by what, and who holds it.
     """
 
     name: ClassVar[str]
@@ -77,7 +77,7 @@ class Table(ABC, Generic[_R]):
         """Return the columns but the provider's, those of secrets, the head and the MAC."""
 
     @abstractmethod
-    def times_of(self, record: _R) -> dict[str, float | None]:
+    def times_of(self, record: _R) -> dict[str, Any]:
         """Return the columns of `times`."""
 
     @abstractmethod
@@ -109,15 +109,17 @@ class _Logins(Table[Flow]):
         *("id", "name", "created_at", "ended_at", "provider", "record"),
         *(*codec.KINDS, *_MOVING, *_SIGNED),
     )
-    times = ("wake_at",)
-    others = "NULL, NULL"
+    times = ("wake_at", "held_by")
+    others = "NULL, NULL, held_by"
 
     def plain(self, record: Flow) -> dict[str, Any]:
         # Once a login has let go of its name, another one may have it.
         name = record.name if record.as_stored is None else record.as_stored.name
         progress = codec.progress(record)
         if record.omitted is not None:
-            progress["omitted"] = record.omitted._asdict()
+            progress["omitted"] = record.omitted.as_fields()
+        if record.reserved:
+            progress["reserved"] = record.reserved
         return {
             "id": record.id,
             "name": name if record.open else None,
@@ -130,8 +132,8 @@ class _Logins(Table[Flow]):
             "progress": encode(progress).decode(),
         }
 
-    def times_of(self, record: Flow) -> dict[str, float | None]:
-        return {"wake_at": record.wake_at}
+    def times_of(self, record: Flow) -> dict[str, Any]:
+        return {"wake_at": record.wake_at, "held_by": record.driver}
 
     def context(self, record: Flow, provider: str) -> tuple[str, ...]:
         bound = hashlib.sha256(f"{provider}\n{record.token_endpoint}".encode()).hexdigest()[:32]
@@ -159,6 +161,9 @@ class _Logins(Table[Flow]):
         head = row["head"].partition(" ")[0] if row["seq"] else None
         codec.fill(flow, read | {"head": head})
         flow.omitted = Omitted.of(read.get("omitted"))
+        flow.reserved = read.get("reserved", 0)
+        if type(flow.reserved) is not int or not 0 <= flow.reserved <= MOST_RESERVED:
+            raise ValueError
         if open_secret is not None:
             for kind in codec.KINDS:
                 if row[kind] is not None:
@@ -178,7 +183,7 @@ class _Grants(Table[Grant]):
         *(*grant_codec.KINDS, "link_hash", *_MOVING, *_SIGNED),
     )
     times = ("wake_at", "notify_at", "ended_at")
-    others = "used_at, used_by"
+    others = "used_at, used_by, NULL"
 
     def plain(self, record: Grant) -> dict[str, Any]:
         return {
@@ -193,7 +198,7 @@ class _Grants(Table[Grant]):
             "progress": encode(grant_codec.open_part(record)).decode(),
         }
 
-    def times_of(self, record: Grant) -> dict[str, float | None]:
+    def times_of(self, record: Grant) -> dict[str, Any]:
         return {
             "wake_at": record.wake_at,
             "notify_at": record.notify_at,
@@ -248,13 +253,32 @@ class AsStored:
     Attributes:
         name: The name that the record has taken, if it has one still.
         columns: The columns.
+        seq: The number of the last transition that the row knows of; None if that is the one before
+            each event.
+        moved: The number of the last event, and that of the row's transition before it.
     """
 
-    __slots__ = ("columns", "name")
+    __slots__ = ("columns", "moved", "name", "seq")
 
-    def __init__(self, name: str | None, columns: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, name: str | None, columns: Mapping[str, str | None], seq: int | None = None
+    ) -> None:
         self.name = name
         self.columns: Mapping[str, str | None] = columns
+        self.seq = seq
+        self.moved = (-1, -1)
+
+    def behind(self, former: AsStored | None) -> Self:
+        """Return it with what a former one knows of the row's transitions."""
+        if former is not None:
+            self.seq, self.moved = former.seq, former.moved
+        return self
+
+    def before(self, seq: int) -> int:
+        """Return the number of the row's last transition before an event, the same each time."""
+        if self.moved[0] != seq:
+            self.moved = (seq, seq - 1 if self.seq is None else self.seq)
+        return self.moved[1]
 
     def __repr__(self) -> str:
         return "<stored part of a record>"
@@ -287,7 +311,7 @@ class Rows:
         values = table.plain(record)
         if seal or record.as_stored is None:
             columns = without_traceback(lambda: self._sealed(table, record))
-            record.as_stored = AsStored(values["name"], columns)
+            record.as_stored = AsStored(values["name"], columns).behind(record.as_stored)
         values |= record.as_stored.columns
         signed = [values[name] for name in table.columns[: -len(_SIGNED)]]
         return table.digest(self.store_id, signed), Hidden(values | table.times_of(record))
@@ -330,7 +354,7 @@ class Rows:
         except DAMAGED:
             raise damaged(values["id"]) from None
         kept = {name: values[name] for name in ("provider", *table.secrets)}
-        record.as_stored = AsStored(values["name"], kept)
+        record.as_stored = AsStored(values["name"], kept, record.seq)
         return record
 
     def _check(self, table: Table[Any], row: Sequence[Any]) -> None:

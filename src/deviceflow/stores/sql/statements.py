@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 IDS: Final = tuple(f"id{number}" for number in range(50))
 """The names of the values of the query `histories`: flow ids."""
 
-MIGRATIONS: Final = ("0001_flows_and_audit", "0002_alike")
+_TABLES: Final = ("flows", "grants", "audit", "meta", "drivers", "taken")
+
+MIGRATIONS: Final = ("0001_flows_and_audit", "0002_alike", "0003_hold")
 """The files that bring a database from each version of the schema to the next."""
 
 
@@ -99,7 +101,7 @@ class Statements(dict[str, Statement]):
             self._named[f"before_migrating_{number}"] = text
         self._words: dict[str, str] = {
             **fragments,
-            **{name: f"{dialect.namespace}{name}" for name in ("flows", "grants", "audit", "meta")},
+            **{name: f"{dialect.namespace}{name}" for name in _TABLES},
             "now": dialect.now,
             "steady": dialect.steady,
             "clock": dialect.clock,

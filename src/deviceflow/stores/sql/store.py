@@ -25,7 +25,15 @@ from deviceflow.audit.chain import DAMAGED, AuditKey, encode, link, omit, read, 
 from deviceflow.audit.events import STORE, render, render_store_event
 from deviceflow.audit.mode import is_summarized
 from deviceflow.audit.reading import event_of
-from deviceflow.core.actions import ACTIONS, OPEN_PLAINTEXT, PRUNE, ROTATE_KEYS
+from deviceflow.core.actions import (
+    ACTIONS,
+    DRIVE,
+    LAPSE,
+    OPEN_PLAINTEXT,
+    PRUNE,
+    ROTATE_KEYS,
+    STOP_DRIVING,
+)
 from deviceflow.core.encryption import PLAIN
 from deviceflow.core.flow import Flow
 from deviceflow.core.grant import Grant, check_name
@@ -109,6 +117,7 @@ class Beside(NamedTuple):
         left: What is left of the lease.
         used_at: When the record was used last.
         used_by: By what.
+        held_by: Who holds it, if somebody does: that driver's lease counts.
     """
 
     now: float
@@ -117,13 +126,15 @@ class Beside(NamedTuple):
     left: leases.LeaseLeft
     used_at: object
     used_by: object
+    held_by: str | None
 
     @classmethod
     def of(cls, table: Table[Any], row: Sequence[Any]) -> Self:
         """Return what a row of the fragment `row` has."""
-        now, owner, previous, *lease, used_at, used_by = row[len(table.columns) :]
+        now, owner, previous, *lease, used_at, used_by, held_by = row[len(table.columns) :]
         owner = owner if isinstance(owner, str) else None
-        return cls(now, owner, previous, leases.left(*lease), used_at, used_by)
+        held_by = held_by if isinstance(held_by, str) else None
+        return cls(now, owner, previous, leases.left(*lease), used_at, used_by, held_by)
 
 
 class SQLMethods:
@@ -159,7 +170,7 @@ class SQLMethods:
         self._dialect = connection.statements.dialect
         self._find_sealer = find_sealer
         self._read_only = read_only
-        self._summarize = is_summarized(trail)
+        self._summarize = self.holds = is_summarized(trail) and not read_only
         self._name = name
         self._rows: Rows
         self.audit_key: AuditKey | None
@@ -259,7 +270,7 @@ class SQLMethods:
             row = await db.row("flows.lock", {"id": storable(flow_id)})
             if row is None:
                 raise UnknownLoginError(flow_id=flow_id)
-            beside = Beside.of(LOGINS, row)
+            beside = await _with_driver(db, Beside.of(LOGINS, row))
             if beside.owner != owner and beside.left.seconds > 0:
                 flow = self._rows.record(LOGINS, row, secrets=False)
                 return LeaseHeld(flow, *beside.left)
@@ -276,21 +287,28 @@ class SQLMethods:
                     raise ignored(flow.id)
                 return claim
             columns, noted = self._linked(flow, event)
-            if await db.execute("flows.lease_and_move", columns.reveal() | lease) != 1:
+            statement = "flows.lease_and_move" if flow.driver is None else "flows.hold"
+            if await db.execute(statement, columns.reveal() | lease) != 1:
                 raise ignored(flow.id)
             await self._note(db, noted)
             claim = Claim(flow, beside.now, previous, event)
             kept[columns.reveal()["mac"]] = claim
             return claim
 
-        return await self._run(work, "write", client_now)
+        claimed = await self._run(work, "write", client_now)
+        if isinstance(claimed, Claim):
+            claimed.flow.as_stored.seq = claimed.flow.seq
+        return claimed
 
     async def restart_lease(self, subject_id: str, since: float, client_now: float) -> None:
         values = {"id": storable(subject_id), "since": since}
 
         async def work(db: Transaction) -> None:
-            for table in TABLES.values():
-                await db.run(f"{table.name}.restart_lease", values)
+            for name in (
+                *(f"{table.name}.restart_lease" for table in TABLES.values()),
+                "restart_driver",
+            ):
+                await db.run(name, values)
 
         await self._run(work, "write", client_now)
 
@@ -337,6 +355,8 @@ class SQLMethods:
         async with turn:
             with suppress(OvertakenError):
                 kept = await self._run(work, "write" if is_login else "durable", now)
+        if kept:
+            _note_stored(record, flow)
         if kept and makes_due:
             self._changed()
         await self._wiped(event, kept=kept)
@@ -472,7 +492,7 @@ class SQLMethods:
     def _stored(self, table: Table[_R], row: Sequence[Any], *, secrets: bool = True) -> Stored[_R]:
         secrets = secrets or table is GRANTS
         record = self._rows.record(table, row, secrets=secrets)
-        now, owner, _, left, used_at, used_by = Beside.of(table, row)
+        now, owner, _, left, used_at, used_by, _ = Beside.of(table, row)
         used_at = used_at if isinstance(used_at, int | float) else None
         return Stored(record, now, used_at, left.seconds, owner, uses_of(used_by), left.since)
 
@@ -526,14 +546,46 @@ class SQLMethods:
             # No stored event names the row's digest: the audit key vouches for the row instead.
             head = f"{head} {self.audit_key.mark(f'{digest} {head}')}"
         self._rows.sign(columns, digest, head)
-        columns.reveal()["before"] = event["seq"] - 1
+        columns.reveal()["before"] = record.as_stored.before(event["seq"])
         return columns, None if left_out else row_of(event, text)
 
     def _is_left_out(self, flow: Flow, event: Values) -> bool:
         # Asked for each event: most trails leave none out.
-        if not self._summarize and flow.omitted is None:
+        if not self._summarize and flow.omitted is None and flow.skipped is None:
             return False
-        return omit(event, flow, summarize=self._summarize)
+        return omit(event, flow, summarize=self._summarize and not flow.reserved)
+
+    async def leave_out(self, flow: Flow, event: Values) -> None:
+        """Link an event of a login that is held to its chain. It is not stored."""
+        omit(event, flow, summarize=True)
+        link(event, flow.head, self.audit_key, flow)
+        flow.head = str(event["hash"])
+
+    async def drive(
+        self, driver: str, client_now: float, seconds: float, *, begin: bool = False
+    ) -> float | None:
+        """Take or renew the lease of all that a driver holds; None if it has ended."""
+        await self._writable()
+        values = {"driver": driver, "seconds": seconds}
+
+        async def work(db: Transaction) -> float | None:
+            if begin and await db.execute("add_driver", values) == 1:
+                await self._note(db, None, StoreEvent(DRIVE, db.now, driver, NOBODY))
+                return db.now
+            return db.now if await db.execute("renew_driver", values) == 1 else None
+
+        return await self._run(work, "write" if begin else "lease", client_now)
+
+    async def stop_driving(self, driver: str, client_now: float, *, lapsed: bool = False) -> None:
+        """Forget a driver that holds no login any more, and put on record whether it has died."""
+        action = LAPSE if lapsed else STOP_DRIVING
+
+        async def work(db: Transaction) -> None:
+            if await db.execute("delete_driver", {"driver": driver}) == 1:
+                await db.run("delete_taken", {"driver": driver})
+                await self._note(db, None, StoreEvent(action, db.now, driver, NOBODY))
+
+        await self._run(work, "write", client_now)
 
     def _move(
         self,
@@ -555,17 +607,18 @@ class SQLMethods:
         if isinstance(record, Grant):
             check_name(record.name)
         columns, noted = self._linked(record, event)
-        columns.reveal()["release"] = release
-        statement = f"{table.name}.move"
-        if isinstance(record, Grant) and event["seq"] == 1:
-            statement = f"{table.name}.add"
-        elif lease is not None:
-            statement = f"{table.name}.lease_and_move"
+        columns.reveal().update(release=release, owner=event["worker"])
+        if lease is not None:
             taken = {"owner": lease.owner, "seconds": lease.seconds, "ended": lease.ended}
             columns.reveal().update(taken)
+        way = _way(record, event, lease)
+        statement = f"{table.name}.{way}"
+        takes = "counted" in (event["omitted"] or ())
 
         async def move(db: Transaction) -> bool:
             values = columns.reveal()
+            if takes:
+                await db.run("take_from_driver", values)
             changed = await db.execute(statement, values)
             if changed == 1:
                 await self._note(db, noted)
@@ -578,7 +631,7 @@ class SQLMethods:
             stored = {} if row is None else dict(zip(table.columns, row, strict=False))
             if noted is None and stored.get("mac") == values["mac"]:
                 return True
-            if changed or (lease is None and stored.get("seq") == values["before"]):
+            if changed or (way == "move" and stored.get("seq") == values["before"]):
                 raise ignored(record.id)
             return False
 
@@ -717,6 +770,31 @@ class AsyncSQLStore(SQLMethods):
         self._is_open = True
 
 
+def _way(record: Flow | Grant, event: Values, lease: GrantLease | None) -> str:
+    """Return the name of the statement by which a record moves."""
+    if isinstance(record, Flow):
+        return "move" if record.driver is None else "hold"
+    if event["seq"] == 1:
+        return "add"
+    return "move" if lease is None else "lease_and_move"
+
+
+def _note_stored(*records: Flow | Grant | None) -> None:
+    """Note in logins what the store knows of them by now."""
+    for record in records:
+        if record is not None:
+            record.as_stored.seq = record.seq
+
+
+async def _with_driver(db: Transaction, beside: Beside) -> Beside:
+    """Return it with the lease of whoever holds the login, if somebody does."""
+    if beside.held_by is None:
+        return beside
+    lease = await db.row("driver", {"driver": beside.held_by})
+    left = leases.LeaseLeft(0.0) if lease is None else leases.left(*lease)
+    return beside._replace(owner=beside.held_by, left=left)
+
+
 def _sql(value: Any) -> Any:
     """Return a query's value as SQL can compare it."""
     if value is None:
@@ -733,8 +811,13 @@ def _upcoming(row: Sequence[Any]) -> UpcomingFlow | None:
 
 _ANSWERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "upcoming": _upcoming,
+    "lapsed": _upcoming,
+    "taken": lambda row: name_of(row[0]),
+    "gone_drivers": lambda row: name_of(row[0]),
     "pending": lambda _: True,
-    "foreign_leases": lambda row: tuple(row) if isinstance(row[1], int | float) else None,
+    "foreign_leases": lambda row: (
+        tuple(row) if isinstance(row[0], str) and isinstance(row[1], int | float) else None
+    ),
     "with_token": lambda row: name_of(row[0]),
     "with_revoke": lambda row: name_of(row[0]),
     "due_grants": lambda row: (row[0], server_of(row[1])) if isinstance(row[0], str) else None,

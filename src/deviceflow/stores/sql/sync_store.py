@@ -88,6 +88,7 @@ class SQLStore:
     Attributes:
         durable: True: logins outlive the process.
         keeps_trail: True: each login's events are kept beside it.
+        holds: Whether waiting logins are held.
         inner: The store's methods.
     """
 
@@ -95,6 +96,7 @@ class SQLStore:
     keeps_trail = True
 
     def __init__(self, connection: BlockingConnection, inner: SQLMethods) -> None:
+        self.holds = inner.holds
         self._connection = connection
         self.inner = inner
         try:
@@ -140,6 +142,9 @@ class SQLStore:
     delete = _blocking(SQLMethods.delete)
     append = _blocking(SQLMethods.append)
     events = _blocking(SQLMethods.events)
+    drive = _blocking(SQLMethods.drive)
+    stop_driving = _blocking(SQLMethods.stop_driving)
+    leave_out = _blocking(SQLMethods.leave_out)
 
     # What only a database has.
 

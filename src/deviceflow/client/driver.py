@@ -1,0 +1,80 @@
+"""Who a client holds logins as, and by which lease."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from deviceflow import _forks as forks
+
+if TYPE_CHECKING:
+    from deviceflow.client.lease import Clocks, Lease
+    from deviceflow.core.flow import Flow
+
+HEARTBEAT: Final = 10.0
+"""Seconds after which the lease of what is held is renewed. It outlives two of them."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks for logins that others have moved while they were held."""
+
+
+class Driver:
+    """What a client holds, for all its threads or tasks. A forked child holds nothing.
+
+    Args:
+        holds: Whether the client's store lets logins be held.
+
+    Attributes:
+        holds: The same.
+        lease: The lease of all that is held; None while nothing is.
+        renewing: Whether somebody is renewing it just now.
+        taken: Held logins that others have moved.
+        flows: The logins that a worker holds, by their ids.
+    """
+
+    def __init__(self, *, holds: bool) -> None:
+        self.holds = holds
+        self._forget()
+        forks.in_child(self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._flow_ids: set[str] = set()
+        self._names: set[str] = set()
+        self._looked = 0.0
+        self.lease: Lease | None = None
+        self.renewing = False
+        self.taken: set[str] = set()
+        self.flows: dict[str, Flow] = {}
+
+    def enter(self, flow_id: str) -> None:
+        """Have a lease from now on, for a login that is to be held."""
+        with self._lock:
+            self._flow_ids.add(flow_id)
+
+    def leave(self, flow_id: str) -> str | None:
+        """Hold a login no more. Return the name of the driver if that was the last one."""
+        with self._lock:
+            self._flow_ids.discard(flow_id)
+            self.taken.discard(flow_id)
+            if self._flow_ids or self.lease is None:
+                return None
+            lease, self.lease = self.lease, None
+            return lease.owner
+
+    def take(self, lease: Lease) -> None:
+        """Hold by another lease from now on."""
+        with self._lock:
+            self._names.add(lease.owner)
+            self.lease = lease
+
+    def is_name(self, name: str | None) -> bool:
+        """Tell whether this process held logins by a name."""
+        return name in self._names
+
+    def is_to_look(self, clocks: Clocks) -> bool:
+        """Tell whether to look for what others have moved: once in `LOOK` seconds."""
+        due = clocks.steady - self._looked >= LOOK
+        if due:
+            self._looked = clocks.steady
+        return due

@@ -1,0 +1,175 @@
+"""Holding a login while it waits: nothing is stored until something happens.
+
+Whoever drives a login for longer than one step holds it:
+
+1. The first poll that is due is stored, as `BeginPoll` decides within the claim. It says how many
+   polls may follow without being stored; nobody else uses the numbers of their events.
+2. Each further poll goes through the machine and is logged, and so is the answer that nobody has
+   approved yet. The store learns nothing of them.
+3. Whatever else happens is stored, as in `step`, and ends the hold. `let_go` does so where nothing
+   happened. The stored event says how many events were left out before it.
+
+**The lease** of all logins that a client holds is in one row: that of the client as a driver.
+Before each request the client knows by both of its clocks that the lease outlasts the request; else
+it renews the lease first. A lease that has ended is never renewed. The client then holds the login
+again, as another driver, by a poll that is stored: unless others have moved the login meanwhile.
+
+**Others** may move a login that is held, such as by cancelling it. Whoever holds it looks once a
+second whether somebody did. What it would store after that is refused, since the login is at
+another transition by then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from deviceflow.client import recorder, step
+from deviceflow.client.claim import lease_of
+from deviceflow.client.driver import HEARTBEAT
+from deviceflow.client.lease import LEASE_MARGIN
+from deviceflow.core import queries
+from deviceflow.core.login import Login
+from deviceflow.core.pacing import CLOCK_TOLERANCE
+from deviceflow.core.states import State
+
+if TYPE_CHECKING:
+    from deviceflow.client.lease import Lease
+    from deviceflow.client.world import World
+    from deviceflow.core.flow import Flow
+    from deviceflow.core.ports import AsyncHolder
+
+
+class Hold:
+    """A login that an operation drives, which may be held.
+
+    Attributes:
+        flow: The login as it is, while it is held.
+    """
+
+    def __init__(self, flow_id: str) -> None:
+        self._flow_id = flow_id
+        self._may_hold = False
+        self.flow: Flow | None = None
+
+    async def step(self, world: World) -> Login:
+        """Do what is due for the login, if anything is, and hold it from its second step on."""
+        driver = world.context.driver
+        if self.flow is None:
+            name = None
+            if driver.holds and self._may_hold:
+                driver.enter(self._flow_id)
+                name = (await lease_to_hold(world)).owner
+            self._may_hold = True
+            login, flow = await step.step_as(world, self._flow_id, name)
+        else:
+            flow = self.flow
+            login = await poll_held(world, flow)
+        self.flow = None if flow is None or flow.driver is None else flow
+        if self.flow is None:
+            await self._leave(world)
+        return login
+
+    async def end(self, world: World) -> None:
+        """Give the login back, if it is held."""
+        flow, self.flow = self.flow, None
+        if flow is not None:
+            await give_back(world, flow)
+        await self._leave(world)
+
+    async def _leave(self, world: World) -> None:
+        await stop(world, self._flow_id)
+
+
+async def stop(world: World, flow_id: str) -> None:
+    """Hold a login no more; and where that was the last one, nothing."""
+    name = world.context.driver.leave(flow_id)
+    if name is not None:
+        await _holder(world).stop_driving(name, world.clocks().now)
+
+
+async def bury(world: World) -> None:
+    """Put on record which drivers have died, once nothing is left of what they held."""
+    if world.context.driver.holds:
+        now = world.clocks().now
+        for name in await world.store.select(queries.gone_drivers(), now):
+            await _holder(world).stop_driving(name, now, lapsed=True)
+
+
+async def lease_to_hold(world: World) -> Lease:
+    """Return the lease by which the client holds logins, which is long enough for a request."""
+    context, driver, clocks = world.context, world.context.driver, world.clocks()
+    lease, seconds = driver.lease, context.lease_seconds + 2 * HEARTBEAT
+    if lease is not None:
+        enough = context.deadline if driver.renewing else seconds - HEARTBEAT - LEASE_MARGIN / 2
+        if lease.covers(enough, clocks):
+            return lease
+    owner, now = None if lease is None else lease.owner, None
+    driver.renewing = True
+    try:
+        if owner is not None:
+            now = await _holder(world).drive(owner, clocks.now, seconds)
+        if owner is None or now is None:
+            owner = context.identity.worker()
+            clocks = world.clocks()
+            now = await _holder(world).drive(owner, clocks.now, seconds, begin=True)
+    finally:
+        driver.renewing = False
+    assert now is not None  # noqa: S101  # nobody else has this name
+    lease = await lease_of(world, owner, seconds, clocks, now)
+    driver.take(lease := lease.narrowed(context.store_clock))
+    return lease
+
+
+async def poll_held(world: World, flow: Flow) -> Login:
+    """Poll for a login that is held, if it is due."""
+    context = world.context
+    if await _is_taken(world, flow):
+        flow.driver = None
+        return await step.overtaken(world, flow.id, None)
+    lease = await lease_to_hold(world)
+    now = lease.time_at(world.clocks().steady)
+    if (
+        flow.moved_at - now > CLOCK_TOLERANCE
+        or flow.overdue(now)
+        or not step.may_poll(context, flow)
+    ):
+        await give_back(world, flow)
+        return await step.step(world, flow.id)
+    now = max(now, flow.moved_at)
+    wait = flow.wait_seconds(now)
+    if wait > 0:
+        return Login.of(flow, wait)
+    request = flow.request()
+    if flow.reserved > 1 and flow.driver == lease.owner:
+        await recorder.leave_out(world, flow, flow.poll(now, context.deadline, None), lease.owner)
+    else:
+        flow.driver = lease.owner
+        poll = flow.poll(now, context.deadline, step.RESERVED)
+        if not await recorder.record(world, flow, poll, lease.owner):
+            flow.driver = None
+            return await step.overtaken(world, flow.id, None)
+    return await step.ask(world, flow, request, lease)
+
+
+async def give_back(world: World, flow: Flow) -> None:
+    """Let others have a login that was held, and say how many events were left out."""
+    owner = flow.driver
+    if owner is None or flow.state is not State.AWAITING_USER:
+        return
+    now = max(await world.now(), flow.moved_at)
+    let_go = flow.let_go(now)
+    flow.end_hold()
+    await recorder.record(world, flow, let_go, owner)
+
+
+async def _is_taken(world: World, flow: Flow) -> bool:
+    """Tell whether others have moved the login, or this process does not hold it."""
+    driver, clocks = world.context.driver, world.clocks()
+    lease = driver.lease
+    if lease is not None and driver.is_to_look(clocks):
+        driver.taken.update(await world.store.select(queries.taken(lease.owner), clocks.now))
+    return flow.id in driver.taken or not driver.is_name(flow.driver)
+
+
+def _holder(world: World) -> AsyncHolder:
+    return cast("AsyncHolder", world.store)

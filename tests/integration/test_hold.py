@@ -1,0 +1,202 @@
+"""Logins that are held: what a store learns of them, and when; who may go on, and what is said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from deviceflow import errors
+from deviceflow.client.driver import HEARTBEAT
+from deviceflow.client.hold import Hold
+from deviceflow.core.login import Login
+from deviceflow.core.states import State
+from deviceflow.testing import answer
+from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SLOW_DOWN, Place, placed
+from tests.integration.test_store_grants import findings
+from tests.stored import get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(params=["sqlite", "postgres", "async sqlite", "async postgres"])
+def database(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """Give a place of each kind whose trail is a summary."""
+    for place in placed(request):
+        place.store.close()
+        place.store = place.open(trail="summary")
+        yield place
+
+
+def actions(place: Place, flow_id: str) -> list[str]:
+    return [event["action"] for event in place.sql.events(flow_id)]
+
+
+def rows(place: Place) -> Any:
+    """Return all that the store has but the heartbeat."""
+    tables = ("flows", "audit", "taken")
+    return [place.ask(f"SELECT * FROM {{{table}}} ORDER BY 1, 2") for table in tables]
+
+
+def is_whole(place: Place) -> bool:
+    return not findings(place)
+
+
+def due(place: Place, login: Login) -> None:
+    place.clock.advance(login.wait_seconds + 0.01)
+
+
+def held(place: Place, polls: int, *script: Any) -> tuple[Any, Any, str]:
+    """Return a client that holds a login, after so many polls."""
+    client = place.client(CODE, *[PENDING] * polls, *script)
+    login = client.start(OAUTH)
+    hold = Hold(login.id)
+    client._run(hold.step)
+    for _ in range(polls):
+        due(place, client.get(login.id) if hold.flow is None else _as_login(hold, place))
+        client._run(hold.step)
+    assert hold.flow is not None
+    return client, hold, login.id
+
+
+def _as_login(hold: Hold, place: Place) -> Any:
+    assert hold.flow is not None
+    return Login.of(hold.flow, hold.flow.wait_seconds(place.now))
+
+
+def test_wait_stores_its_first_poll_and_its_end(database: Place) -> None:
+    logged: list[Any] = []
+    script = [CODE, *[PENDING] * 30, GRANTED]
+    client = database.client(*script, on_transition=logged.append)
+    login = client.start(OAUTH)
+
+    client.wait_for_token(login.id)
+
+    assert actions(database, login.id) == ["issue_code", "poll", "issue_token", "collect"]
+    assert [event["seq"] for event in logged] == [*range(1, len(logged) + 1)]
+    assert len(logged) == 1 + 2 * 31 + 1
+    token = database.sql.events(login.id)[2]
+    assert (token["omitted"]["polls"], token["omitted"]["events"]) == (30, 60)
+    assert is_whole(database)
+    assert database.ask("SELECT driver FROM {drivers}") == []
+
+
+def test_poll_of_a_held_login_writes_nothing(database: Place) -> None:
+    client, hold, _ = held(database, 2, *[PENDING] * 8)
+    before = rows(database)
+
+    for _ in range(8):
+        due(database, _as_login(hold, database))
+        client._run(hold.step)
+
+    assert rows(database) == before
+
+
+def test_others_find_a_held_login_leased(database: Place) -> None:
+    _, _, flow_id = held(database, 2)
+    other = database.client()
+
+    login = other.step(flow_id)
+
+    assert login.state is State.POLLING
+    assert login.wait_seconds > 0
+    assert other.sweep().logins == []
+
+
+def test_who_takes_over_from_the_dead_says_what_is_unknown(database: Place) -> None:
+    _, _, flow_id = held(database, 5)
+    before = get(database.store, flow_id)
+    database.clock.advance(60)
+    other = database.client(GRANTED)
+
+    swept = other.sweep()
+
+    assert len(swept.logins) == 1
+    event = database.sql.events(flow_id)[-1]
+    assert (event["action"], event["omitted"]["counted"]) == ("recover", False)
+    assert event["seq"] == before.seq + 2 * before.reserved + 1
+    after = get(database.store, flow_id)
+    assert (after.attempt, after.in_doubt) == (before.attempt + before.reserved, True)
+    assert after.due_at >= database.now + after.interval
+    assert is_whole(database)
+    other.wait_for_token(flow_id)
+    assert is_whole(database)
+
+
+def test_cancel_reaches_who_holds_the_login(database: Place) -> None:
+    client, hold, flow_id = held(database, 3)
+
+    database.client().cancel(flow_id)
+    due(database, _as_login(hold, database))
+    login = client._run(hold.step)
+
+    assert login.state is State.FAILED
+    assert hold.flow is None
+    assert is_whole(database)
+
+
+def test_hold_that_lapsed_is_taken_again_and_its_count_is_true(database: Place) -> None:
+    client, hold, flow_id = held(database, 4, PENDING, PENDING, GRANTED)
+    database.clock.advance(100)
+
+    while not client._run(hold.step).has_token:
+        due(database, _as_login(hold, database))
+
+    events = database.sql.events(flow_id)
+    assert [event["action"] for event in events][:3] == ["issue_code", "poll", "poll"]
+    assert events[2]["omitted"]["polls"] == 3
+    assert is_whole(database)
+
+
+def test_hold_that_lapsed_is_not_taken_from_others(database: Place) -> None:
+    client, hold, flow_id = held(database, 4)
+    database.clock.advance(100)
+    database.client().step(flow_id)
+
+    login = client._run(hold.step)
+
+    assert login.state is State.AWAITING_USER
+    assert hold.flow is None
+    assert actions(database, flow_id) == ["issue_code", "poll", "recover"]
+    assert is_whole(database)
+
+
+def test_what_a_successor_needs_is_stored(database: Place) -> None:
+    client = database.client(CODE, PENDING, PENDING, SLOW_DOWN, PENDING, PENDING, GRANTED)
+    login = client.start(OAUTH)
+
+    client.wait_for_token(login.id)
+
+    assert actions(database, login.id) == [
+        *("issue_code", "poll", "slow_down", "poll", "issue_token", "collect")
+    ]
+    assert is_whole(database)
+
+
+def test_wait_that_ends_early_gives_the_login_back(database: Place) -> None:
+    client = database.client(CODE, *[PENDING] * 20)
+    login = client.start(OAUTH)
+
+    with pytest.raises(errors.WaitTimeoutError):
+        client.wait(login.id, timeout=50)
+
+    last = database.sql.events(login.id)[-1]
+    assert last["action"] == "let_go"
+    assert last["omitted"]["polls"] >= 5
+    assert get(database.store, login.id).state is State.AWAITING_USER
+    assert database.ask("SELECT driver FROM {drivers}") == []
+    assert is_whole(database)
+
+
+def test_lease_is_renewed_while_a_long_wait_goes_on(database: Place) -> None:
+    slow = answer(200, json.loads(CODE.body) | {"interval": 120})
+    client = database.client(slow, PENDING, PENDING, PENDING, GRANTED)
+    login = client.start(OAUTH)
+
+    client.wait_for_token(login.id)
+
+    assert actions(database, login.id) == ["issue_code", "poll", "issue_token", "collect"]
+    assert HEARTBEAT < 120
+    assert is_whole(database)

@@ -1,0 +1,79 @@
+"""A client that holds a login, and another one that takes it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deviceflow.core.states import State
+from deviceflow.worker import _drive
+from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, Place, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = sqlite(tmp_path)
+    place.store.close()
+    place.store = place.open(trail="summary")
+    yield place
+    place.close()
+
+
+def actions(place: Place, flow_id: str) -> list[str]:
+    return [event["action"] for event in place.sql.events(flow_id)]
+
+
+def test_worker_holds_what_it_drives_and_the_next_one_takes_over_from_the_dead(
+    place: Place,
+) -> None:
+    first = place.client(CODE, PENDING, PENDING)
+    flow_id, seq = first.start(OAUTH).id, 1
+    for _ in range(2):
+        place.clock.advance(8)
+        driven = first._run(_drive.drive, flow_id, seq)
+        assert driven.next is not None
+    assert actions(place, flow_id) == ["issue_code", "poll"]
+    place.clock.advance(60)
+
+    second = place.client(PENDING, GRANTED)
+    assert [login.state for login in second.sweep().logins] == [State.AWAITING_USER]
+    second._run(_drive.tidy)
+
+    assert [event["action"] for event in place.sql.events("store")] == ["drive", "lapse"]
+    second.wait_for_token(flow_id)
+    assert actions(place, flow_id)[2:] == ["recover", "poll", "issue_token", "collect"]
+
+
+def test_worker_that_stops_gives_all_back(place: Place) -> None:
+    client = place.client(CODE, PENDING, GRANTED)
+    flow_id = client.start(OAUTH).id
+    place.clock.advance(8)
+    client._run(_drive.drive, flow_id, 1)
+
+    client._run(_drive.give_back)
+
+    assert actions(place, flow_id) == ["issue_code", "poll", "let_go"]
+    assert [event["action"] for event in place.sql.events("store")] == ["drive", "stop_driving"]
+    place.clock.advance(8)
+    assert place.client(GRANTED, store=place.store).step(flow_id).has_token
+
+
+def test_login_that_others_have_cancelled_is_held_no_more(place: Place) -> None:
+    client = place.client(CODE, PENDING)
+    flow_id = client.start(OAUTH).id
+    place.clock.advance(8)
+    client._run(_drive.drive, flow_id, 1)
+
+    place.client().cancel(flow_id)
+    place.clock.advance(8)
+    driven = client._run(_drive.drive, flow_id, 1)
+
+    assert driven.login is not None
+    assert driven.login.state is State.FAILED
+    assert driven.next is None
+    assert actions(place, flow_id) == ["issue_code", "poll", "cancel"]
