@@ -9,7 +9,7 @@ from tests.crash.traps import TrappedTransactions
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from deviceflow.core.ports import AsyncTransport
+    from deviceflow.core.ports import AsyncTransport, Decide
     from deviceflow.core.wire import Failure, Request, Response
     from tests.crash.traps import Watcher
 
@@ -20,8 +20,17 @@ class AsyncTrappedStore(TrappedTransactions):
     async def add(self, *args: Any, **how: Any) -> Any:
         return await self._around("add", self._store.add(*args, **how))
 
-    async def claim(self, *args: Any, **how: Any) -> Any:
-        return await self._around("claim", self._store.claim(*args, **how))
+    async def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Any:
+        named = self._named(decide)
+        work = self._store.claim(flow_id, owner, client_now, seconds, named)
+        return await self._around("claim", work)
 
     async def commit(self, record: Any, event: Any, **how: Any) -> Any:
         what = f"commit: {event['action']}"
@@ -29,6 +38,16 @@ class AsyncTrappedStore(TrappedTransactions):
 
     async def release(self, *args: Any, **how: Any) -> None:
         await self._around("release", self._store.release(*args, **how))
+
+    async def drive(self, *args: Any, begin: bool = False) -> Any:
+        what = "drive" if begin else "heartbeat"
+        return await self._around(what, self._store.drive(*args, begin=begin))
+
+    async def stop_driving(self, *args: Any, **how: Any) -> None:
+        await self._around("stop_driving", self._store.stop_driving(*args, **how))
+
+    async def leave_out(self, flow: Any, event: Any) -> None:
+        await self._around(f"leave_out: {event['action']}", self._store.leave_out(flow, event))
 
     async def _around(self, what: str, work: Coroutine[Any, Any, Any]) -> Any:
         self._traps.reach(f"before {what}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ Outcome = Literal["token", "outcome_unknown", "denied", "expired", "cancelled"]
 INTERVAL_OF_SLOW: Final = 30.0  # seconds
 
 _ACTIONS: Final = ("issue_code", "poll", "pending", "issue_token", "collect", "acknowledge")
+_UNSTORED: Final = ("between the rows of claim: poll", "between the rows of commit: pending")
+"""What is reached only where the trail stores each event."""
+
+_HELD_AND_SPOILT: Final[dict[str, Spoilt]] = {"retry": "503", "slow_down": "slow_down"}
+_BEYOND_HEARTBEAT: Final = 27.0  # seconds
 _OTHER_POINTS: Final = 130  # about as many are reached in a long login
 
 
@@ -104,8 +109,72 @@ def _around_commit(action: str, time: int = 1) -> list[Kill]:
     return [Kill("point", point, time) for point in points]
 
 
-def named() -> list[Case]:
-    """Return one login for every named point."""
+def named(*, summarized: bool = False) -> list[Case]:
+    """Return one login for every named point.
+
+    Args:
+        summarized: Whether the trail is a summary: then some points are not there, and others are.
+    """
+    cases = _named()
+    if not summarized:
+        return cases
+    return [case for case in cases if not any(k.point in _UNSTORED for k in case.kills)] + held()
+
+
+def held() -> list[Case]:
+    """Return one login for every point of holding it, which `wait` does in a summarized trail."""
+    first = [
+        *_around("drive"),
+        Kill("point", "between the rows of drive"),
+        Kill("point", "before claim", 2),
+        *_around_commit("poll"),
+        Kill("point", "before request: token"),
+        Kill("held", "pending"),
+        Kill("point", "after answer: token"),
+        *(Kill("point", f"{when} leave_out: pending") for when in ("before", "after")),
+        *(Kill("point", f"{when} leave_out: poll") for when in ("before", "after")),
+        Kill("point", "before request: token", 2),
+    ]
+    stopped = [*_around("stop_driving"), Kill("point", "between the rows of stop_driving")]
+    fatal = [
+        Kill("held", "issued"),
+        Kill("point", "after answer: token", 2),
+        *_around_commit("issue_token")[:-1],
+    ]
+    *not_given_back, given_back = _around_commit("let_go")
+    return [
+        *(Case(kills=(kill,), waits=True) for kill in (*first, *stopped)),
+        *(Case(kills=(kill,), waits=True, expected="outcome_unknown") for kill in fatal),
+        *(
+            Case(kills=(kill,), waits=True, after=_BEYOND_HEARTBEAT)
+            for kill in (*_around("heartbeat"), Kill("point", "after leave_out: poll", 3))
+        ),
+        *(
+            Case(kills=(kill,), waits=True, after=_BEYOND_HEARTBEAT, spoil={2: spoilt})
+            for action, spoilt in _HELD_AND_SPOILT.items()
+            for kill in _around_commit(action)
+        ),
+        *(
+            Case(kills=(Kill("point", "before leave_out: poll"), kill), waits=True)
+            for kill in _around_commit("recover")
+        ),
+        *(
+            replace(case, waits=True)
+            for case in (*_ended_by("deny", "denied"), *_ended_by("expire", "expired"))
+        ),
+        # Its code runs out while it is held.
+        *(
+            Case(kills=(kill,), waits=True, decision=None, expected="outcome_unknown")
+            for kill in not_given_back
+        ),
+        *(
+            Case(kills=(kill,), waits=True, decision=None, expected="expired")
+            for kill in (given_back, *_around_commit("expire"), *stopped)
+        ),
+    ]
+
+
+def _named() -> list[Case]:
     kills = [
         *_around("add"),
         *(

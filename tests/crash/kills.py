@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from deviceflow import State
+from deviceflow.audit.mode import is_summarized
 from tests.crash.cases import INTERVAL_OF_SLOW, at_random, named
 from tests.crash.checks import (
     Auditor,
@@ -335,7 +336,7 @@ def campaign(
 ) -> Tally:
     """Kill so many processes: at every named point first, then at random."""
     tally, begun = Tally(), time.monotonic()
-    cases, number = named(), 0
+    cases, number = named(summarized=is_summarized(None)), 0
     while cases or tally.kills.total() < kills:
         inside = folder / f"{kind}-{number}"
         inside.mkdir()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import urllib3.util.connection
@@ -19,7 +19,7 @@ from deviceflow.transports import requests
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from deviceflow.core.ports import Clock, Transport
+    from deviceflow.core.ports import Claim, Clock, Decide, Transport
     from deviceflow.core.wire import Failure, Request, Response
     from deviceflow.stores.sql import SQLStore
     from deviceflow.stores.sql.connection import Mode, Result, Transaction, Work
@@ -109,19 +109,30 @@ class TrappedTransactions:
 
         def before(name: str, values: Mapping[str, Any]) -> None:
             if name == "add_event":
-                if what == "claim":
-                    self._doing = f"claim: {json.loads(values['text'])['action']}"
                 self._traps.reach(f"between the rows of {self._doing}")
 
         async def watched(db: Transaction) -> _T:
             self._doing = what
             done = await relayed(work, before=before)(db)
-            if mode in ("write", "durable"):
+            if mode in ("lease", "write", "durable"):
                 self._traps.reach(f"inside {self._doing}")
             return done
 
         done: _T = await self._run(watched, mode, client_now)
         return done
+
+    def _named(self, decide: Decide | None) -> Decide | None:
+        """Return what decides within a claim, and names what is done by that."""
+        if decide is None:
+            return None
+
+        def named(claim: Claim) -> dict[str, Any] | None:
+            event = decide(claim)
+            if event is not None:
+                self._doing = f"claim: {event['action']}"
+            return event
+
+        return named
 
 
 class TrappedStore(TrappedTransactions):
@@ -130,8 +141,17 @@ class TrappedStore(TrappedTransactions):
     def add(self, *args: Any, **how: Any) -> Any:
         return self._around("add", lambda: self._store.add(*args, **how))
 
-    def claim(self, *args: Any, **how: Any) -> Any:
-        return self._around("claim", lambda: self._store.claim(*args, **how))
+    def claim(
+        self,
+        flow_id: str,
+        owner: str,
+        client_now: float,
+        seconds: float,
+        decide: Decide | None = None,
+    ) -> Any:
+        named = self._named(decide)
+        work = partial(self._store.claim, flow_id, owner, client_now, seconds, named)
+        return self._around("claim", work)
 
     def commit(self, record: Any, event: Any, **how: Any) -> Any:
         what = f"commit: {event['action']}"
@@ -139,6 +159,17 @@ class TrappedStore(TrappedTransactions):
 
     def release(self, *args: Any, **how: Any) -> None:
         self._around("release", lambda: self._store.release(*args, **how))
+
+    def drive(self, *args: Any, begin: bool = False) -> Any:
+        what = "drive" if begin else "heartbeat"
+        return self._around(what, lambda: self._store.drive(*args, begin=begin))
+
+    def stop_driving(self, *args: Any, **how: Any) -> None:
+        self._around("stop_driving", lambda: self._store.stop_driving(*args, **how))
+
+    def leave_out(self, flow: Any, event: Any) -> None:
+        what = f"leave_out: {event['action']}"
+        self._around(what, lambda: self._store.leave_out(flow, event))
 
     def _around(self, what: str, work: Callable[[], _T]) -> _T:
         self._traps.reach(f"before {what}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import pytest
 
 from deviceflow.audit.mode import VARIABLE
 from deviceflow.stores.sqlite import SQLiteStore
-from tests.crash.cases import at_random, named
+from tests.crash.cases import at_random, held, named
 from tests.crash.checks import Auditor
 from tests.crash.fixtures import kind, postgres, zygote  # noqa: F401  # fixtures
 from tests.crash.kills import Scene, Tally
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.postgres import PostgresServer
 
 CASES = named()
+HELD = held()
 RANDOM_KILLS = 15
 OF_ASYNC = (
     "inside migration",
@@ -59,6 +60,32 @@ def scene(
 def test_named_point(scene: Scene, number: int) -> None:
     case = CASES[number]
     played = scene.play(f"named-{number}", case)
+    assert not played.wrong
+    assert played.kills == [kill.name for kill in case.kills]
+    assert played.outcome == case.expected
+
+
+@pytest.fixture(scope="module")
+def summarized(
+    postgres: PostgresServer | None,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[bool, Scene]]:
+    """Give scenes whose trails are summaries; by whether an `AsyncClient` plays."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv(VARIABLE, "summary")
+        zygote = stack.enter_context(Zygote())
+        yield {
+            is_async: stack.enter_context(
+                Scene(zygote, tmp_path_factory.mktemp("held"), postgres, is_async=is_async)
+            )
+            for is_async in (False, True)
+        }
+
+
+@pytest.mark.parametrize("number", range(len(HELD)), ids=[case.name for case in HELD])
+def test_named_point_of_a_held_login(summarized: dict[bool, Scene], number: int) -> None:
+    case = HELD[number]
+    played = summarized[number % 2 == 1].play(f"held-{number}", case)
     assert not played.wrong
     assert played.kills == [kill.name for kill in case.kills]
     assert played.outcome == case.expected
