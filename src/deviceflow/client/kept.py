@@ -70,14 +70,16 @@ class UnsavedToken(NamedTuple):
 
 
 class UnsavedTokens:
-    """The tokens that a client has received and not stored yet, by the worker that received them.
+    """The tokens that a client has received and not stored yet, by the worker and the flow.
+
+    Whoever holds logins receives the tokens of many by one name.
 
     They are not inherited by a forked child: saved by both processes, a token would count as two,
     and be revoked.
     """
 
     def __init__(self) -> None:
-        self._tokens: dict[str, UnsavedToken] = {}
+        self._tokens: dict[tuple[str, str], UnsavedToken] = {}
         forks.in_child(self._forget)
 
     def _forget(self) -> None:
@@ -85,19 +87,20 @@ class UnsavedTokens:
 
     def hold(self, worker: str, unsaved: UnsavedToken) -> None:
         """Hold a token until `discard`."""
-        self._tokens[worker] = unsaved
+        self._tokens[worker, unsaved.flow.id] = unsaved
 
-    def discard(self, worker: str) -> None:
+    def discard(self, worker: str, flow_id: str) -> None:
         """Let go of what the worker received: it is stored, or on record as orphaned."""
-        self._tokens.pop(worker, None)
+        self._tokens.pop((worker, flow_id), None)
 
     def of(self, flow_id: str) -> list[tuple[str, UnsavedToken]]:
         """Return the unsaved tokens of a flow, each with its worker."""
-        return [held for held in list(self._tokens.items()) if held[1].flow.id == flow_id]
+        held = list(self._tokens.items())
+        return [(worker, unsaved) for (worker, of), unsaved in held if of == flow_id]
 
     def flow_ids(self) -> list[str]:
         """Return the flows that have unsaved tokens."""
-        return list(dict.fromkeys(held.flow.id for held in list(self._tokens.values())))
+        return list(dict.fromkeys(flow_id for _, flow_id in list(self._tokens)))
 
 
 STALE: Final = 1.0

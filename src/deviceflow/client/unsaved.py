@@ -51,7 +51,7 @@ async def record_issued(
     committed = await _commit_patiently(world, flow, event, until, worker)
     if not committed:
         flow = await _deliver(world, issued, flow.id, outcome.now, until, worker)
-    world.context.unsaved.discard(worker)
+    world.context.unsaved.discard(worker, flow.id)
     return flow
 
 
@@ -69,7 +69,7 @@ async def save(world: World, flow_id: str) -> None:
         if not committed:
             now = await world.now()
             await _deliver(world, issued, flow.id, now, until, worker)
-        world.context.unsaved.discard(worker)
+        world.context.unsaved.discard(worker, flow_id)
 
 
 async def _deliver(

@@ -92,6 +92,7 @@ def _is_of_the_store(problem: Exception) -> bool:
 
 
 async def _drive_held(world: World, flow_id: str) -> Driven:
+    await save(world, flow_id)
     flows = world.context.driver.flows
     flow = flows[flow_id]
     lease = await lease_to_hold(world)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deviceflow import errors
 from deviceflow.core.states import State
+from deviceflow.testing import answer
 from deviceflow.worker import _drive
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, Place, sqlite
 
@@ -77,3 +79,31 @@ def test_login_that_others_have_cancelled_is_held_no_more(place: Place) -> None:
     assert driven.login.state is State.FAILED
     assert driven.next is None
     assert actions(place, flow_id) == ["issue_code", "poll", "cancel"]
+
+
+def test_tokens_of_two_held_logins_that_the_store_fails_for_are_both_saved(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_token, second_token = (
+        answer(200, {"access_token": token, "token_type": "bearer"}) for token in ("A", "B")
+    )
+    client = place.client(CODE, CODE, PENDING, PENDING, first_token, second_token)
+    first, second = client.start(OAUTH).id, client.start(OAUTH).id
+    place.clock.advance(8)
+    for flow_id in (first, second):
+        client._run(_drive.drive, flow_id, 1)
+    place.clock.advance(8)
+
+    def failing(*_: object, **__: object) -> bool:
+        raise errors.StoreError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.store, "commit", failing)
+        for flow_id in (first, second):
+            with pytest.raises(errors.StoreError, match="in this process only"):
+                client._run(_drive.drive, flow_id, 1)
+    for flow_id in (first, second):
+        assert client._run(_drive.drive, flow_id, 1).next is None
+
+    tokens = [client.collect_token(flow_id).access_token for flow_id in (first, second)]
+    assert [token.reveal() for token in tokens] == ["A", "B"]
