@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.crash.checks import Auditor
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import time_and_place
-from tests.crash.worker import Login, told
+from tests.crash.worker import Command, Login, told
 from tests.stored import get
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Stage:
         *traps: Trap,
         then: Then = "collect",
         deadline: float = 10.0,
+        waits: bool = False,
     ) -> Child:
         """Have a process go on with the login.
 
@@ -71,6 +73,7 @@ class Stage:
             traps: Where it dies, or stops.
             then: What it does with the token.
             deadline: Seconds for a request, which are real ones.
+            waits: Whether by `wait`; else by `step`.
         """
         return self._zygote.fork(
             Login(
@@ -83,6 +86,23 @@ class Stage:
                 flow_id=self.flow_id,
                 then=then,
                 deadline=deadline,
+                waits=waits,
+                traps=list(traps),
+            )
+        )
+
+    def command(self, name: str, *traps: Trap, args: list[str]) -> Child:
+        """Have a process run the command `deviceflow`; as `fork`."""
+        folder = self._folder / f"home of {name}" / "home"
+        folder.mkdir(parents=True)
+        return self._zygote.fork(
+            Command(
+                args=args,
+                folder=str(folder),
+                store=self._place.url,
+                keys=self._place.keys,
+                clock=str(self.clock.path),
+                report=str(self._folder / name),
                 traps=list(traps),
             )
         )
@@ -97,6 +117,11 @@ class Stage:
         assert self.flow_id is not None
         with self._place.open() as store:
             return get(store, self.flow_id), store.events(self.flow_id)
+
+    def wrong(self) -> list[str]:
+        """Return what a verification of the trail finds."""
+        with self._place.open() as store:
+            return Auditor(self._folder / "digests").wrong(store)
 
     def login(self) -> dict[str, Any]:
         """Return the server's own log of the login."""

@@ -282,6 +282,8 @@ def log_in(job: Login) -> None:
 
     if job.waits and job.then == "collect":
         _wait(client, flow_id, sink)
+    elif job.waits and job.then == "leave":
+        client.wait(flow_id)
     else:
         _step(client, clock, flow_id)
         if job.then == "collect":

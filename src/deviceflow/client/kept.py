@@ -46,7 +46,7 @@ class Issued(NamedTuple):
 
     Attributes:
         token: The token; None where it may not be taken, and is only to be revoked.
-        attempt: The poll that brought it.
+        attempt: The poll that brought it; the last one that was reserved, if the login is held.
         revocable: What is to be revoked of a token that may not be taken, each with its kind.
     """
 

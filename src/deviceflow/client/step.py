@@ -232,6 +232,7 @@ async def _apply_response(world: World, flow: Flow, outcome: Outcome, worker: st
     """Store what the answer means; and where others went on meanwhile, what must not be lost."""
     now, duration = outcome.now, outcome.duration
     had_token, orphaned, waiting = flow.token is not None, flow.orphaned_tokens, len(flow.to_revoke)
+    attempt = flow.attempt + flow.reserved  # others go on behind all that were reserved
     transition = flow.receive(
         outcome.result,
         now,
@@ -242,7 +243,7 @@ async def _apply_response(world: World, flow: Flow, outcome: Outcome, worker: st
     if flow.state.ended:
         flow.end_hold()
     if (flow.token is not None and not had_token) or flow.orphaned_tokens > orphaned:
-        issued = Issued(flow.token, flow.attempt, flow.to_revoke[waiting:])
+        issued = Issued(flow.token, attempt, flow.to_revoke[waiting:])
         flow = await record_issued(world, flow, transition, issued, worker, outcome)
         return Login.of(flow, flow.wait_seconds(now))
     if flow.driver is not None and flow.is_routine(transition):
