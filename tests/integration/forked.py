@@ -12,11 +12,13 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,12 +27,14 @@ from requests.adapters import HTTPAdapter
 
 from deviceflow import Client, OAuth, State, Studio, errors
 from deviceflow.client.clock import SystemClock
+from deviceflow.client.hold import Hold
 from deviceflow.core.secret import Secret
 from deviceflow.integrations.requests import DeviceFlowAuth
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.stores.sqlite import SQLiteStore
-from deviceflow.testing import VirtualClock
+from deviceflow.testing import ScriptedTransport, VirtualClock
 from deviceflow.transports.requests import LimitedAdapter, RequestsTransport
+from tests.integration.places import CODE, GRANTED, PENDING
 from tests.stored import flows as all_flows
 from tests.stored import get
 
@@ -198,6 +202,41 @@ def unsaved(url: str) -> list[Any]:
         stands = get(client._store, flow.id)
         revoked = [kind for kind, _ in stands.to_revoke]
         return [*codes, said.read_text(), _token(stands), stands.orphaned_tokens, revoked]
+
+
+def holding() -> list[Any]:
+    """Fork while a login is held; one child goes on with it, and another one gives it back.
+
+    Returns:
+        The children's exit codes, whether they changed the store, and the history in the end.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        clock, path = VirtualClock(), Path(folder, "flows.db")
+        store = SQLiteStore(path, plaintext=True, trail="summary")
+        waits = [PENDING] * 3
+        transport = ScriptedTransport([CODE, *waits, GRANTED])
+        client = Client(store, clock=clock, transport=transport)
+        login = client.start(provider("https://as.example.com"))
+        hold = Hold(login.id)
+        for _ in waits:
+            client._run(hold.step)
+            clock.advance(10)
+        asked, tables = len(transport.requests), ("flows", "drivers", "taken", "audit")
+
+        def stored() -> list[Any]:
+            with closing(sqlite3.connect(path)) as database:
+                return [database.execute(f"SELECT * FROM {name}").fetchall() for name in tables]
+
+        def go_on() -> None:
+            client._run(hold.step)
+            assert (hold.flow, len(transport.requests)) == (None, asked)
+
+        before = stored()
+        codes = ended([fork(go_on)]) + ended([fork(lambda: client._run(hold.end))])
+        changed = stored() != before
+        while not client._run(hold.step).has_token:
+            clock.advance(10)
+        return [codes, changed, [event["action"] for event in store.events(login.id)]]
 
 
 class _Gate:

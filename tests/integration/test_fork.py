@@ -165,6 +165,13 @@ def test_a_token_that_could_not_be_saved_stays_with_the_process_that_has_it(serv
     assert (strays, to_revoke, server.revoked) == (0, [], 0)
 
 
+def test_a_child_of_who_holds_a_login_neither_polls_for_it_nor_gives_it_back() -> None:
+    codes, changed, actions = run("holding")
+
+    assert (codes, changed) == ([0, 0], False)
+    assert actions == ["issue_code", "poll", "issue_token"]
+
+
 @pytest.mark.parametrize(
     "where", ["held_clock", "held_memory", "held_sqlite", "closed_sqlite", "held_login", "busy"]
 )
