@@ -10,6 +10,7 @@ import pytest
 from deviceflow import errors
 from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.hold import Hold
+from deviceflow.core import queries
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
 from deviceflow.testing import answer
@@ -38,6 +39,10 @@ def rows(place: Place) -> Any:
     """Return all that the store has but the heartbeat."""
     tables = ("flows", "audit", "taken")
     return [place.ask(f"SELECT * FROM {{{table}}} ORDER BY 1, 2") for table in tables]
+
+
+def select(place: Place, query: Any) -> list[Any]:
+    return place.sql.select(query, place.moment)
 
 
 def is_whole(place: Place) -> bool:
@@ -200,3 +205,74 @@ def test_lease_is_renewed_while_a_long_wait_goes_on(database: Place) -> None:
     assert actions(database, login.id) == ["issue_code", "poll", "issue_token", "collect"]
     assert HEARTBEAT < 120
     assert is_whole(database)
+
+
+def test_login_of_a_driver_that_has_no_row_is_taken_over_at_once(database: Place) -> None:
+    _, _, flow_id = held(database, 3)
+    database.ask("DELETE FROM {drivers}")
+    other = database.client(GRANTED)
+
+    assert [one.flow_id for one in select(database, queries.lapsed())] == [flow_id]
+    assert [login.id for login in other.sweep().logins] == [flow_id]
+
+    assert actions(database, flow_id) == ["issue_code", "poll", "recover"]
+    other.wait_for_token(flow_id)
+    assert is_whole(database)
+
+
+def test_login_of_a_driver_whose_row_is_gone_is_not_polled_by_it_any_more(database: Place) -> None:
+    client, hold, _ = held(database, 3)
+    database.ask("DELETE FROM {drivers}")
+    database.client().sweep()
+
+    due(database, _as_login(hold, database))
+    login = client._run(hold.step)
+
+    assert login.state is State.AWAITING_USER
+    assert hold.flow is None
+    assert is_whole(database)
+
+
+def test_driver_that_died_is_put_on_record_by_a_sweep(database: Place) -> None:
+    _, _, flow_id = held(database, 3)
+    database.clock.advance(60)
+    other = database.client()
+    other.sweep()
+
+    other.sweep()
+
+    assert actions(database, "store") == ["drive", "lapse"]
+    assert database.ask("SELECT driver FROM {drivers}") == []
+    assert actions(database, flow_id)[-1] == "recover"
+
+
+def test_wait_on_the_login_of_another_process_ends_as_that_does(database: Place) -> None:
+    client, hold, flow_id = held(database, 2, PENDING, GRANTED)
+    watching = database.client()
+    seen = []
+
+    def go_on(login: Login) -> None:
+        seen.append(login.state)
+        if hold.flow is not None and hold.flow.wait_seconds(database.now) == 0:
+            client._run(hold.step)
+
+    login = watching.wait(flow_id, on_step=go_on)
+
+    assert login.state is State.AUTHORIZED
+    assert State.POLLING in seen
+    assert actions(database, flow_id) == ["issue_code", "poll", "issue_token"]
+    assert is_whole(database)
+
+
+def test_wait_in_a_store_that_may_not_be_written_sends_nothing(database: Place) -> None:
+    if database.kind != "sqlite":
+        pytest.skip("only a file can be opened so")
+    login = database.client(CODE).start(OAUTH)
+    due(database, login)
+    before = rows(database)
+    reading = database.client(store=database.open(trail="summary", read_only=True))
+
+    with pytest.raises(errors.StoreError, match="opened for reading only"):
+        reading.wait(login.id)
+
+    assert rows(database) == before

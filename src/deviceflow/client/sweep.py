@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client.claim import put_off, restart_lease, take_lease
+from deviceflow.client.hold import bury
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.turns import Turn, by_turns
 from deviceflow.client.unsaved import save
@@ -45,6 +46,7 @@ async def due(world: World) -> tuple[Swept, list[Work[Swept]]]:
     """Do what comes before the steps, and return the steps that are due, the servers by turns."""
     problems = await save_tokens(world)
     await follow_clock(world)
+    await bury(world)
     clocks = world.clocks()
     found = await world.store.select(queries.upcoming(0.0, 0.0), clocks.now)
     if world.context.driver.holds:

@@ -166,9 +166,10 @@ SELECT (SELECT MIN(id) FROM {flows} WHERE held_by = driver), leased_at FROM {dri
 WHERE leased_at < lease_until AND {foreign}
 
 -- name: lapsed
--- Logins that somebody held who has died, and nobody has taken over.
+-- Logins that somebody held who has died, and nobody has taken over. Whoever has no row has died.
 SELECT id, seq, {now}, {now}, provider FROM {flows}
-WHERE held_by IN (SELECT driver FROM {drivers} WHERE {over}) AND wake_at IS NULL AND {free}
+WHERE held_by IS NOT NULL AND held_by NOT IN (SELECT driver FROM {drivers} WHERE NOT {over})
+    AND wake_at IS NULL AND {free}
 LIMIT :limit
 
 -- name: wake_after_clock_change
