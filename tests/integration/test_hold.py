@@ -11,6 +11,7 @@ from deviceflow import errors
 from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.hold import Hold
 from deviceflow.core import queries
+from deviceflow.core.encryption import generate_key
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
 from deviceflow.testing import answer
@@ -205,6 +206,20 @@ def test_lease_is_renewed_while_a_long_wait_goes_on(database: Place) -> None:
     assert actions(database, login.id) == ["issue_code", "poll", "issue_token", "collect"]
     assert HEARTBEAT < 120
     assert is_whole(database)
+
+
+def test_held_login_is_exported_once_it_was_given_back(database: Place) -> None:
+    client, hold, flow_id = held(database, 2)
+    other, keys = database.client(), [generate_key()]
+    ((driver,),) = database.ask("SELECT driver FROM {drivers}")
+
+    with pytest.raises(errors.LoginBusyError, match="holds this login") as caught:
+        other.export_login(flow_id, keys)
+    assert driver in str(caught.value)
+    assert f"deviceflow step {flow_id}" in str(caught.value)
+
+    client._run(hold.end)
+    assert other.export_login(flow_id, keys)
 
 
 def test_login_of_a_driver_that_has_no_row_is_taken_over_at_once(database: Place) -> None:

@@ -458,6 +458,8 @@ class Client(GrantClient, BaseClient):
 
         Raises:
             UnknownLoginError: The store has no login of that id.
+            LoginBusyError: A process holds the login while it waits, as it does where the trail is
+                a summary.
             SealError: There is no key, or a key is not a Fernet key.
             ImportError: `cryptography` is missing (extra `seal`).
         """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deviceflow import errors
 from deviceflow.core.login import Login
+from deviceflow.core.sanitize import printable
 from deviceflow.export import seal, unseal
 
 if TYPE_CHECKING:
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 
 async def export_login(world: World, flow_id: str, keys: Sequence[Secret]) -> str:
     """Return the whole login, secrets included, as one sealed text."""
-    flow = await world.load_login(flow_id)
+    stored = await world.load_stored(flow_id)
+    flow, holder = stored.record, printable(str(stored.owner), 100)
+    if flow.reserved:
+        raise errors.LoginBusyError(
+            f"Another process holds this login, and polls for it: {holder}.",
+            flow_id=flow.id,
+            state=flow.state,
+            wait_seconds=flow.interval,
+            hint="Stop that process: it gives the login back, which can then be exported. If it has"
+            f" died, take the login over once its lease has ended: deviceflow step {flow.id}",
+        )
     return seal(flow, keys)
 
 

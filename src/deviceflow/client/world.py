@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from deviceflow.core.grant import Grant
     from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
-    from deviceflow.core.ports import AsyncStore
+    from deviceflow.core.ports import AsyncStore, Stored
     from deviceflow.core.provider import Provider
     from deviceflow.core.wire import Failure, Request, Response
 
@@ -149,10 +149,14 @@ class World(ABC):
         Raises:
             UnknownLoginError: The store has no login of this id.
         """
+        return (await self.load_stored(flow_id, secrets=secrets)).record
+
+    async def load_stored(self, flow_id: str, *, secrets: bool = True) -> Stored[Flow]:
+        """Return the same, with what the store says of it besides."""
         stored = await self.store.load(Flow, flow_id, secrets=secrets)
         if stored is None:
             raise UnknownLoginError(flow_id=flow_id)
-        return stored.record
+        return stored
 
     async def find_login(self, name: str) -> Flow | None:
         """Return a copy of the open login of a name, without its secrets; None without one."""

@@ -163,7 +163,8 @@ class Stored(NamedTuple, Generic[_R]):
         used_at: When a grant's last use was noted; None if it was never used.
         held: For how many more seconds a worker has the lease; 0 if no worker has it. At most the
             duration of the lease.
-        owner: That worker, or the worker whose lease ran out and was not released.
+        owner: That worker, or the worker whose lease ran out and was not released; of a login that
+            is held, its driver, whose own lease `held` does not count.
         uses: The last noted use of each task that used a grant lately.
         since: As in `LeaseHeld`.
     """

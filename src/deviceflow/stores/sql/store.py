@@ -492,8 +492,9 @@ class SQLMethods:
     def _stored(self, table: Table[_R], row: Sequence[Any], *, secrets: bool = True) -> Stored[_R]:
         secrets = secrets or table is GRANTS
         record = self._rows.record(table, row, secrets=secrets)
-        now, owner, _, left, used_at, used_by, _ = Beside.of(table, row)
+        now, owner, _, left, used_at, used_by, held_by = Beside.of(table, row)
         used_at = used_at if isinstance(used_at, int | float) else None
+        owner = held_by or owner
         return Stored(record, now, used_at, left.seconds, owner, uses_of(used_by), left.since)
 
     def _readable(self, table: Table[_R], row: Sequence[Any]) -> Stored[_R] | Unreadable:
