@@ -106,12 +106,15 @@ async def _drive_held(world: World, flow_id: str) -> Driven:
     return Driven(_next(flow, at), seen, login)
 
 
-async def give_back(world: World) -> None:
-    """Give all logins back that are held."""
-    flows = world.context.driver.flows
-    for flow in list(flows.values()):
+async def give_back(world: World, flow_id: str) -> None:
+    """Give a login back that is held."""
+    flow = world.context.driver.flows.pop(flow_id, None)
+    if flow is not None:
         await hold.give_back(world, flow)
-        flows.pop(flow.id, None)
+
+
+async def stop(world: World) -> None:
+    """Hold nothing more, once all logins are given back."""
     await hold.stop(world, HERE)
 
 

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from deviceflow.client import grant_end
@@ -58,6 +59,7 @@ _LONGEST_PAUSE: Final = 15.0
 _LONGEST_TIMER: Final = 60.0
 _LISTEN: Final = 60.0
 _LAST_TRY: Final = 1.0
+_GIVEN_BACK_AT_ONCE: Final = 1000
 
 _T = TypeVar("_T")
 
@@ -474,8 +476,14 @@ class Worker:
 
     async def _give_back(self, client: AsyncClient) -> None:
         """Let others have the logins that are held."""
+        held = iter(list(client._context.driver.flows))
         try:
-            await client._run(_drive.give_back)
+            while some := list(islice(held, _GIVEN_BACK_AT_ONCE)):
+                work = [client._run(_drive.give_back, flow_id) for flow_id in some]
+                for done in await asyncio.gather(*work, return_exceptions=True):
+                    if isinstance(done, BaseException):
+                        raise done
+            await client._run(_drive.stop)
         except StoreError as failed:
             self._on_problem(failed)  # they are taken over once the lease has ended
 

@@ -57,7 +57,9 @@ def test_worker_that_stops_gives_all_back(place: Place) -> None:
     place.clock.advance(8)
     client._run(_drive.drive, flow_id, 1)
 
-    client._run(_drive.give_back)
+    for flow_id in list(client._context.driver.flows):
+        client._run(_drive.give_back, flow_id)
+    client._run(_drive.stop)
 
     assert actions(place, flow_id) == ["issue_code", "poll", "let_go"]
     assert [event["action"] for event in place.sql.events("store")] == ["drive", "stop_driving"]
