@@ -68,6 +68,16 @@ class Driver:
             self._names.add(lease.owner)
             self.lease = lease
 
+    def lose(self, flow_id: str) -> None:
+        """Hold by another lease from now on: the store failed, and may say that a login is held.
+
+        Nobody holds that login, so the lease by which it seems to be must end. The other logins are
+        held again by the next one.
+        """
+        with self._lock:
+            self.flows.pop(flow_id, None)
+            self.lease = None
+
     def is_name(self, name: str | None) -> bool:
         """Tell whether this process held logins by a name."""
         return name in self._names

@@ -21,7 +21,7 @@ another transition by then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from deviceflow.client import recorder, step
 from deviceflow.client.claim import lease_of
@@ -31,12 +31,17 @@ from deviceflow.core import queries
 from deviceflow.core.login import Login
 from deviceflow.core.pacing import CLOCK_TOLERANCE
 from deviceflow.core.states import State
+from deviceflow.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from deviceflow.client.lease import Lease
     from deviceflow.client.world import World
     from deviceflow.core.flow import Flow
     from deviceflow.core.ports import AsyncHolder
+
+_T = TypeVar("_T")
 
 
 class Hold:
@@ -60,7 +65,8 @@ class Hold:
                 driver.enter(self._flow_id)
                 name = (await lease_to_hold(world)).owner
             self._may_hold = True
-            login, flow = await step.step_as(world, self._flow_id, name)
+            first = step.step_as(world, self._flow_id, name)
+            login, flow = await (first if name is None else or_lose(world, self._flow_id, first))
         else:
             flow = self.flow
             login = await poll_held(world, flow)
@@ -78,6 +84,15 @@ class Hold:
 
     async def _leave(self, world: World) -> None:
         await stop(world, self._flow_id)
+
+
+async def or_lose(world: World, flow_id: str, work: Awaitable[_T]) -> _T:
+    """Await work that may store that a login is held, or is not. If the store fails, lose it."""
+    try:
+        return await work
+    except StoreError:
+        world.context.driver.lose(flow_id)
+        raise
 
 
 async def stop(world: World, flow_id: str) -> None:
@@ -122,6 +137,17 @@ async def lease_to_hold(world: World) -> Lease:
 
 async def poll_held(world: World, flow: Flow) -> Login:
     """Poll for a login that is held, if it is due."""
+    try:
+        return await _poll_held(world, flow)
+    except StoreError:
+        kept = world.context.unsaved.of(flow.id)  # it is saved later, and held until then
+        if not kept and (flow.driver is None or flow.state is not State.AWAITING_USER):
+            flow.driver = None
+            world.context.driver.lose(flow.id)
+        raise
+
+
+async def _poll_held(world: World, flow: Flow) -> Login:
     context = world.context
     if await _is_taken(world, flow):
         flow.driver = None
@@ -160,7 +186,7 @@ async def give_back(world: World, flow: Flow) -> None:
     now = max(await world.now(), flow.moved_at)
     let_go = flow.let_go(now)
     flow.end_hold()
-    await recorder.record(world, flow, let_go, owner)
+    await or_lose(world, flow.id, recorder.record(world, flow, let_go, owner))
 
 
 async def _is_taken(world: World, flow: Flow) -> bool:

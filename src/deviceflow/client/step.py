@@ -13,7 +13,6 @@ commit of its own.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,8 +144,10 @@ async def ask(world: World, flow: Flow, request: Request, lease: Lease) -> Login
     outcome = await transmit_under(world, request, lease)
     if outcome.stop is None:
         return await _apply_response(world, flow, outcome, lease.owner)
-    with suppress(StoreError):  # the interruption counts; the flow is as if this process had died
+    try:
         await _apply_response(world, flow, outcome, lease.owner)
+    except StoreError:  # the interruption counts; the flow is as if this process had died
+        world.context.driver.lose(flow.id)
     raise outcome.stop
 
 

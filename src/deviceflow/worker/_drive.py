@@ -15,7 +15,7 @@ from deviceflow import errors
 from deviceflow.client import hold
 from deviceflow.client.claim import put_off, take_lease
 from deviceflow.client.grant_page import settle
-from deviceflow.client.hold import lease_to_hold, poll_held
+from deviceflow.client.hold import lease_to_hold, or_lose, poll_held
 from deviceflow.client.step import BeginPoll, step_claimed
 from deviceflow.client.store_clock import Seen
 from deviceflow.client.sweep import follow_clock, is_due, save_tokens
@@ -126,7 +126,8 @@ async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
         name = (await lease_to_hold(world)).owner
     begin = BeginPoll(world, worker, name)
     own = _BeginPollOfOwn(begin, seq)
-    claim, lease = await take_lease(world, flow_id, worker, world.context.lease_seconds, own)
+    taking = take_lease(world, flow_id, worker, world.context.lease_seconds, own)
+    claim, lease = await or_lose(world, flow_id, taking)
     if isinstance(claim, LeaseHeld):
         return Driven()
     seen = Seen(lease.now, lease.taken.steady, lease.taken.steady + lease.uncertainty)
@@ -138,7 +139,7 @@ async def _drive(world: World, flow_id: str, seq: int, worker: str) -> Driven:
         if not is_due(claim):
             await world.store.release(flow.id, worker, due=flow)  # what woke it bypassed the client
             return Driven(_next(flow, flow.wake_at), seen)
-    login = await step_claimed(world, claim, lease, begin)
+    login = await or_lose(world, flow_id, step_claimed(world, claim, lease, begin))
     at = flow.wake_at
     if flow.driver is not None:
         driver.flows[flow_id], at = flow, flow.due_at
