@@ -71,9 +71,10 @@ def summarized(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[bool, Scene]]:
     """Give scenes whose trails are summaries; by whether an `AsyncClient` plays."""
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv(VARIABLE, "summary")
-        zygote = stack.enter_context(Zygote())
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLE, "summary")  # for the children alone
+            zygote = stack.enter_context(Zygote())
         yield {
             is_async: stack.enter_context(
                 Scene(zygote, tmp_path_factory.mktemp("held"), postgres, is_async=is_async)

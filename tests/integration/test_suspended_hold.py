@@ -44,9 +44,10 @@ POINTS: Final = (
 def zygote() -> Iterator[Zygote]:
     """Run what forks children that hold logins."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "summary")
-        with Zygote() as zygote:
-            yield zygote
+        patch.setenv(VARIABLE, "summary")  # for the children alone
+        zygote = Zygote()
+    with zygote:
+        yield zygote
 
 
 @pytest.fixture
