@@ -279,9 +279,8 @@ def test_wait_on_the_login_of_another_process_ends_as_that_does(database: Place)
     assert is_whole(database)
 
 
+@pytest.mark.parametrize("database", ["sqlite", "async sqlite"], indirect=True)
 def test_wait_in_a_store_that_may_not_be_written_sends_nothing(database: Place) -> None:
-    if database.kind != "sqlite":
-        pytest.skip("only a file can be opened so")
     login = database.client(CODE).start(OAUTH)
     due(database, login)
     before = rows(database)
