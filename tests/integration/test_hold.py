@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deviceflow import errors
+from deviceflow.audit.events import STORE
 from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.hold import Hold
 from deviceflow.core import queries
@@ -290,3 +291,21 @@ def test_wait_in_a_store_that_may_not_be_written_sends_nothing(database: Place) 
         reading.wait(login.id)
 
     assert rows(database) == before
+
+
+def test_driver_does_not_stop_while_a_login_is_held(database: Place) -> None:
+    client, hold, flow_id = held(database, 3, PENDING)
+    other = Hold(flow_id)
+
+    for _ in range(2):
+        client._run(other.step)  # a second wait of the same program, which leaves again
+    client._run(other.end)
+
+    first, *others = database.sql.events(STORE)
+    assert first["action"] == "drive"
+    assert first["detail"] not in {event["detail"] for event in others}
+    assert database.client().sweep().logins == []
+    due(database, _as_login(hold, database))
+    client._run(hold.step)
+    client._run(hold.end)
+    assert is_whole(database)

@@ -248,7 +248,9 @@ SELECT driver FROM {drivers}
 WHERE {over} AND NOT EXISTS (SELECT 1 FROM {flows} WHERE held_by = driver)
 
 -- name: delete_driver
-DELETE FROM {drivers} WHERE driver = :driver
+-- But not while it holds a login: others must wait until its lease has ended.
+DELETE FROM {drivers}
+WHERE driver = :driver AND NOT EXISTS (SELECT 1 FROM {flows} WHERE held_by = driver)
 
 -- name: take_from_driver
 INSERT INTO {taken} (driver, flow_id)
