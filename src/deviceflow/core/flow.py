@@ -318,6 +318,8 @@ class Flow:
         self.due_at = self.due_at - back if self.state is State.POLLING else now
         if self.expires_at is not None:
             self.expires_at -= back
+        if self.reserved and self.driver is None:
+            self.skipped = (self.moved_at, self.reserved)  # as the stored poll has it
         self.moved_at = now
         return True
 
@@ -818,7 +820,8 @@ class Flow:
             # Others hold it, or did. What they made of it is unknown, but not its numbers.
             self.seq += 2 * self.reserved
             self.attempt += self.reserved
-            self.reserved, self.skipped = 0, (self.moved_at, self.reserved)
+            self.skipped = self.skipped or (self.moved_at, self.reserved)
+            self.reserved = 0
         self.seq += 1
         ahead = self.clock_ahead or pacing.clock_ahead(self.moved_at, now)
         self.moved_at, self.clock_ahead = now, None

@@ -75,3 +75,16 @@ def test_answer_that_asks_for_more_patience_is_stored(
 
     assert pending.action is PENDING
     assert not flow.is_routine(pending)
+
+
+def test_what_is_unknown_begins_with_the_stored_poll_though_the_clock_was_set_back(
+    waiting: Waiting,
+) -> None:
+    flow = held(waiting)
+    flow.driver = None
+
+    assert flow.follow_clock(NOW - 600)
+    recovered = flow.recover(NOW - 600, "driver")
+
+    assert flow.skipped == (NOW + 5, 5)
+    assert recovered.ahead == 605
