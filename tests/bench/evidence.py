@@ -133,7 +133,7 @@ def _read_seconds(path: Path, read: Callable[[Any], object]) -> float:
 def _verify_seconds(path: Path, rows: int) -> float:
     with SQLiteStore(path) as store, store.snapshot() as snapshot:
         begun = time.process_time()
-        verification = Verification(snapshot.events, snapshot.flows, snapshot.key)
+        verification = Verification(*snapshot)
         assert list(verification.findings()) == []
         assert verification.events == rows
         return time.process_time() - begun

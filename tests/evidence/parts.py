@@ -41,4 +41,4 @@ def stuck(told: str, _first: str, _last: str | None) -> Iterator[Snapshot]:
     yield _NOTHING
 
 
-_NOTHING = Snapshot(iter(()), iter(()), AuditKey(Secret("")))
+_NOTHING = Snapshot(iter(()), iter(()), AuditKey(Secret("")), iter(()))

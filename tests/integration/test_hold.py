@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deviceflow import errors
+from deviceflow import Secret, errors
 from deviceflow.audit.events import STORE
 from deviceflow.client.driver import HEARTBEAT
 from deviceflow.client.hold import Hold
@@ -15,13 +15,18 @@ from deviceflow.core import queries
 from deviceflow.core.encryption import generate_key
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
-from deviceflow.testing import answer
-from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SLOW_DOWN, Place, placed
-from tests.integration.test_store_grants import findings
+from deviceflow.credentials.keys.signing import generate_signing_key
+from deviceflow.testing import VirtualClock, answer
+from deviceflow.trail.digest import Signer
+from deviceflow.trail.maintenance import prune, take_digest
+from deviceflow.trail.verify import Verification
+from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SLOW_DOWN, Place, placed, sqlite
+from tests.integration.test_store_grants import findings, opened
 from tests.stored import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(params=["sqlite", "postgres", "async sqlite", "async postgres"])
@@ -309,3 +314,114 @@ def test_driver_does_not_stop_while_a_login_is_held(database: Place) -> None:
     client._run(hold.step)
     client._run(hold.end)
     assert is_whole(database)
+
+
+# What a verification makes of holds.
+
+
+def flow_row(place: Place, flow_id: str) -> dict[str, Any]:
+    """Return the columns of a login that move."""
+    names = ("seq", "state", "moved_at", "progress", "head", "mac", "wake_at", "held_by")
+    (row,) = place.ask(f"SELECT {', '.join(names)} FROM {{flows}} WHERE id = ?", flow_id)
+    return dict(zip(names, row, strict=True))
+
+
+def rewind(place: Place, flow_id: str, row: dict[str, Any]) -> None:
+    """Put a login and its trail back to what they were."""
+    columns = ", ".join(f"{name} = ?" for name in row)
+    place.ask(f"UPDATE {{flows}} SET {columns} WHERE id = ?", *row.values(), flow_id)
+    place.ask("DELETE FROM {audit} WHERE flow_id = ? AND seq > ?", flow_id, row["seq"])
+
+
+def signer() -> Signer:
+    return Signer(Secret(generate_signing_key()))
+
+
+def found(place: Place, digests: Path | None = None) -> list[tuple[str, str | None]]:
+    with opened(place) as store, store.snapshot() as seen:
+        verification = Verification(*seen, digests=digests)
+        return [(finding.kind, finding.flow_id) for finding in verification.findings()]
+
+
+def test_login_that_was_put_back_to_a_hold_is_found_once_who_held_it_has_stopped(
+    database: Place,
+) -> None:
+    client, hold, flow_id = held(database, 3)
+    row = flow_row(database, flow_id)
+    client._run(hold.end)
+    assert is_whole(database)
+    database.clock.advance(60)
+
+    rewind(database, flow_id, row)
+    assert found(database) == [("illegal_transition", flow_id)]
+    database.client().step(flow_id)
+
+    assert actions(database, flow_id) == ["issue_code", "poll", "recover"]
+    assert found(database) == [("clock_backwards", flow_id)]
+
+
+def test_login_that_was_put_back_to_a_hold_is_found_by_digests_alone_if_who_held_it_was_killed(
+    database: Place, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    client, hold, flow_id = held(database, 3, CODE, PENDING, PENDING, SLOW_DOWN)
+    other = Hold(client.start(OAUTH).id)  # by which the driver goes on
+    for _ in range(2):
+        due(database, client.get(other._flow_id))
+        client._run(other.step)
+    row = flow_row(database, flow_id)
+    client._run(hold.step)
+    assert actions(database, flow_id) == ["issue_code", "poll", "slow_down"]
+    with opened(database) as store:
+        take_digest(store, digests, signer(), begin=True)
+    assert found(database, digests) == []
+
+    rewind(database, flow_id, row)
+    database.clock.advance(60)
+    assert len(database.client().sweep().logins) == 2
+
+    assert actions(database, flow_id) == ["issue_code", "poll", "recover"]
+    assert is_whole(database)
+    assert found(database, digests) == [("replaced_chain", flow_id)]
+
+
+def test_login_is_whole_where_the_poll_that_held_it_was_pruned(
+    database: Place, tmp_path: Path
+) -> None:
+    (digests := tmp_path / "digests").mkdir()
+    _, _, flow_id = held(database, 3)
+    database.clock.advance(60)
+    database.client().step(flow_id)
+
+    with opened(database) as store:
+        take_digest(store, digests, key := signer(), begin=True)
+        assert prune(store, digests, key, database.now + 1, waiting=True).waiting == 1
+
+    assert actions(database, flow_id) == ["recover"]
+    assert found(database, digests) == []
+
+
+def test_recovery_by_a_clock_that_is_behind_is_no_finding(tmp_path: Path) -> None:
+    place = sqlite(tmp_path)
+    place.store.close()
+    place.store = place.open(trail="summary")
+    _, _, flow_id = held(place, 3)
+    place.clock.advance(60)
+    assert isinstance(place.clock, VirtualClock)
+    place.clock.set_wall(-600)
+    place.client().step(flow_id)
+    assert place.sql.events(flow_id)[-1]["clock_ahead"] > 500
+    assert [finding.kind for finding in findings(place)] == []
+
+
+def test_tables_of_who_holds_logins_prove_nothing(database: Place) -> None:
+    _, _, flow_id = held(database, 3)
+
+    database.ask("DELETE FROM {drivers}")
+    database.ask("INSERT INTO {drivers} (driver) VALUES ('nobody')")
+    database.ask("INSERT INTO {taken} (driver, flow_id) VALUES ('nobody', ?)", flow_id)
+    database.ask("UPDATE {flows} SET held_by = 'nobody' WHERE id = ?", flow_id)
+    assert found(database) == []
+
+    database.client().step(flow_id)  # which says who held it, by that column
+    assert {*found(database)} == {("illegal_transition", flow_id)}

@@ -90,7 +90,7 @@ def test_logins_and_grants_go_on_and_their_trail_verifies(store: SQLStore) -> No
     assert store.commit(stored.record, test_store_grants.event_of(stored.record, moved))
 
     with store.snapshot() as snapshot:
-        found = [*Verification(snapshot.events, snapshot.flows, snapshot.key).findings()]
+        found = [*Verification(*snapshot).findings()]
 
     assert found == []
     assert get(store, "f0").token is not None

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from deviceflow.core import actions, pacing
 from deviceflow.core.actions import Kind
 from deviceflow.core.machine import fire, refusal
-from deviceflow.core.omitted import reserved_words
+from deviceflow.core.omitted import Reservation, words_of_heir
 from deviceflow.core.policy import judged, settings_of
 from deviceflow.core.provider import DEFAULT_INTERVAL, Answer
 from deviceflow.core.sanitize import printable
@@ -387,7 +387,8 @@ class Flow:
             self.reserved -= 1
         elif reserve:
             self.reserved = reserve
-            transition = transition._replace(detail=trusted(reserved_words(reserve)))
+            said = str(Reservation(str(self.driver), reserve))
+            transition = transition._replace(detail=trusted(said))
         self.due_at = now + timeout + self._pace()
         return transition
 
@@ -459,7 +460,7 @@ class Flow:
         detail = trusted(f"the lease of {owner} ran out during a poll") if owner else None
         if self.reserved:
             self.due_at = now + self._pace() * self._jitter()
-            detail = trusted(f"{owner} held the login and died: its last polls are unknown")
+            detail = trusted(words_of_heir(owner))
         transition = self._fire(actions.RECOVER, now, detail=detail)
         self.in_doubt = self.last_poll_owed = True
         return transition

@@ -12,9 +12,10 @@ event before the run, a poll that says how many may follow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from deviceflow.core.actions import OMISSIBLE, POLL
+from deviceflow.core.actions import OMISSIBLE, POLL, RECOVER
 from deviceflow.core.states import AWAITING_USER, POLLING, State
 
 if TYPE_CHECKING:
@@ -95,9 +96,43 @@ _COUNTED = ("after", "events", "polls", "since", "until")
 _UNCOUNTED = ("after", "counted", "events", "polls", "since", "until")
 
 
-def reserved_words(polls: int) -> str:
-    """Return what a stored poll says of those that may follow without being stored."""
-    return f"the login is held: up to {polls} polls more are not stored"
+class Reservation(NamedTuple):
+    """What a stored poll says of those that may follow without being stored.
+
+    Attributes:
+        driver: Who holds the login.
+        polls: How many may follow.
+    """
+
+    driver: str
+    polls: int
+
+    def __str__(self) -> str:
+        return f"{self.driver} holds the login: up to {self.polls} polls more are not stored"
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Self | None:
+        """Return what an event says of it, if it is such a poll."""
+        said = _RESERVATION.fullmatch(event["detail"] or "") if event["action"] == POLL else None
+        return None if said is None else cls(said[1], int(said[2]))
+
+
+_RESERVATION: Final = re.compile(
+    r"(\S+) holds the login: up to (\d{1,7}) polls more are not stored"
+)
+_DEAD: Final = " held the login and died: its last polls are unknown"
+
+
+def words_of_heir(driver: str | None) -> str:
+    """Return what a recovery says of who held the login until they died."""
+    return f"{driver}{_DEAD}"
+
+
+def dead_driver(event: Mapping[str, Any]) -> str | None:
+    """Return who held the login until they died, if the event is a recovery that says so."""
+    detail: str = event["detail"] or ""
+    says_so = event["action"] == RECOVER and detail.endswith(_DEAD)
+    return detail.removesuffix(_DEAD) if says_so else None
 
 
 def with_event(run: Omitted | None, event: Mapping[str, Any], head: str) -> Omitted:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from datetime import datetime
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from deviceflow.audit.chain import DAMAGED, START, STORED, decode, read
-from deviceflow.core.actions import ACTIONS, END_NEED, ENDS_HANDOVER, IMPORT, NEED, POLL
-from deviceflow.core.omitted import Omitted, is_omissible, reserved_words
+from deviceflow.core.actions import (
+    ACTIONS,
+    DRIVE,
+    END_NEED,
+    ENDS_HANDOVER,
+    IMPORT,
+    LAPSE,
+    NEED,
+    POLL,
+    STOP_DRIVING,
+)
+from deviceflow.core.omitted import Omitted, Reservation, is_omissible
 from deviceflow.core.states import (
     AUTHORIZED,
     AWAITING_USER,
@@ -22,7 +34,7 @@ from deviceflow.core.states import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from deviceflow.audit.chain import AuditKey
     from deviceflow.core.ports import StoredFlow
@@ -63,6 +75,19 @@ hand-over of a login that was imported in `authorized` is unknown at first: None
 """
 
 
+CLOCK_TOLERANCE: Final = 1.0
+"""Seconds by which an event's time may be before the time of the previous event."""
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Return the seconds between two times as in events; infinite if one is no such time."""
+    try:
+        parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
+    except (TypeError, ValueError):
+        return inf
+    return parted.total_seconds()
+
+
 def at(state: str | None) -> Standing:
     """Return the states of a login if only the login's state is known."""
     return state, None if state == AUTHORIZED else NONE
@@ -90,6 +115,38 @@ def claimed_by(row: Sequence[Any]) -> dict[str, Any]:
     return event
 
 
+class Drivers(NamedTuple):
+    """Who drives logins, and since when, by the store's own events.
+
+    Attributes:
+        begun: When each driver has begun.
+        gone: When those have stopped, or counted as dead, that did.
+        ahead: The seconds by which these events say that clocks were ahead, altogether.
+    """
+
+    begun: dict[str, str]
+    gone: dict[str, str]
+    ahead: float
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[Any]]) -> Self:
+        """Return what the rows of the store's own events say, as tuples in the order of `STORED`.
+
+        Whether these were changed is for others to tell.
+        """
+        begun, gone, ahead = dict[str, str](), dict[str, str](), 0.0
+        for row in rows:
+            try:
+                event, _ = read(row[TEXT])
+            except DAMAGED:
+                continue
+            ahead += event["clock_ahead"] or 0.0
+            times = {DRIVE: begun, STOP_DRIVING: gone, LAPSE: gone}.get(event["action"])
+            if times is not None and event["detail"] is not None:
+                times.setdefault(event["detail"], event["time"])
+        return cls(begun, gone, ahead)
+
+
 class Evidence(NamedTuple):
     """The evidence on one flow.
 
@@ -100,6 +157,7 @@ class Evidence(NamedTuple):
         heads: The flow's entries in digests.
         key: The audit key, if available.
         alone: Whether there are only events and no store, as in a JSON Lines file.
+        drivers: Who drives logins; None if that is not known.
     """
 
     flow_id: str
@@ -108,6 +166,7 @@ class Evidence(NamedTuple):
     heads: Sequence[Head]
     key: AuditKey | None
     alone: bool
+    drivers: Drivers | None = None
 
 
 def told_by_record(evidence: Evidence) -> tuple[int, str] | None:
@@ -165,6 +224,14 @@ def is_where_it_was_led(stored: StoredFlow, last: Mapping[str, Any]) -> bool:
     return named == led_to and (stored.seq, stored.state) == (last["seq"], last["to"])
 
 
+def is_held(stored: StoredFlow | None) -> bool:
+    """Tell whether somebody holds the flow, as its row says."""
+    try:
+        return stored is not None and "reserved" in decode(stored.record)
+    except DAMAGED:
+        return False
+
+
 def _led_by(run: Omitted, stored: StoredFlow, last: Mapping[str, Any]) -> tuple[Any, ...] | None:
     """Return what a row with an open run must name; None if the run cannot follow on `last`."""
     dest, seq = run.leads_from(last["to"]), last["seq"] + run.events
@@ -218,12 +285,24 @@ def was_reserved(run: Omitted, event: Mapping[str, Any], last: Mapping[str, Any]
         event: The event behind it, which links to the stored event before the run.
         last: That event.
     """
+    reservation = Reservation.of(last)
     return (
-        last["action"] == POLL
-        and last["detail"] == reserved_words(run.polls)
-        and (run.events, run.since) == (2 * run.polls, last["time"])
+        reservation is not None
+        and (run.events, run.polls) == (2 * run.polls, reservation.polls)
+        and (run.since, run.until) == (last["time"], event["time"])
         and event["prev_hash"] == run.after
     )
+
+
+def is_possible(run: Omitted, last: Mapping[str, Any]) -> bool:
+    """Tell whether there was time for the polls of a run that was counted.
+
+    Args:
+        run: The run.
+        last: The stored event before it.
+    """
+    needed = (run.polls - 1) * (last["interval"] or 0.0)
+    return bool(needed <= seconds_between(run.since, run.until) + CLOCK_TOLERANCE)
 
 
 def is_told_by(run: Omitted, events: Sequence[Mapping[str, Any]]) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.audit.events import STORE
-from deviceflow.core.actions import IMPORT, LATE_TOKEN, STORE_EVENTS
-from deviceflow.core.omitted import Omitted
+from deviceflow.core.actions import IMPORT, LATE_TOKEN, RECOVER, STORE_EVENTS
+from deviceflow.core.omitted import Omitted, Reservation, dead_driver
 from deviceflow.core.states import Handover, Reason
 from deviceflow.trail.evidence import (
+    CLOCK_TOLERANCE,
     HASH,
     LEGAL,
     SEQ,
@@ -21,10 +20,13 @@ from deviceflow.trail.evidence import (
     claimed_by,
     has_open_need,
     is_as_its_event_says,
+    is_held,
     is_of_grant,
+    is_possible,
     is_told_by,
     is_where_it_was_led,
     may_be_gone,
+    seconds_between,
     told_by_record,
     was_reserved,
 )
@@ -34,15 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from deviceflow.trail.evidence import Evidence, Standing
+    from deviceflow.trail.evidence import Drivers, Evidence, Standing
 
     # The numbers of events, with their times.
     _Times = list[tuple[int, str]]
 
 EDITED_ROW: Final = "the login's row was changed: its digest or its MAC does not match"
-
-CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which an event's time may be before the time of the previous event."""
 
 _NO_LATE_TOKEN: Final = (Reason.DENIED, Reason.CANCELLED)
 
@@ -54,6 +53,7 @@ def faults_of_chain(evidence: Evidence) -> Iterator[Finding]:
     yield from others
     if not others:
         yield from _history(evidence.flow_id, events, anchor_of(events[0], evidence.heads)[0])
+        yield from faults_of_holds(evidence, events)
         yield from _beside_flow(evidence, events)
 
 
@@ -100,7 +100,8 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
         if run is not None and event["seq"] == seq + run.events + 1:
             standing = at(run.leads_from(standing[0]))
             yield from _unreserved(flow_id, run, event, events[:number])
-            for at_time in (run.since, run.until):
+            # A run that was not counted lasts until this event, whose own time comes below.
+            for at_time in (run.since, run.until) if run.counted else (run.since,):
                 yield from _backwards(flow_id, event, at_time, times)
                 times.append((event["seq"] - 1, at_time))
         elif run is not None and not is_told_by(run, events[:number]):
@@ -129,10 +130,69 @@ def _history(flow_id: str, events: Sequence[Mapping[str, Any]], anchor: int) -> 
 def _unreserved(
     flow_id: str, run: Omitted, event: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
-    """Report that polls were left out that nobody counted, and nobody reserved."""
-    if not run.counted and not (events and was_reserved(run, event, events[-1])):
+    """Report that polls were left out that nobody reserved, or for which there was no time."""
+    if not events:
+        return  # the event before it was pruned
+    if not run.counted and not was_reserved(run, event, events[-1]):
         message = "it leaves out polls that no poll before it has reserved"
         yield Finding("illegal_transition", flow_id, event["seq"], message)
+    if run.counted and not is_possible(run, events[-1]):
+        message = "it leaves out more polls than there was time for"
+        yield Finding("illegal_transition", flow_id, event["seq"], message)
+
+
+def faults_of_holds(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Report holds that contradict what the store's own events say of who drives logins.
+
+    A driver holds logins only after it has begun. It stops, or counts as dead, only once nothing is
+    left of what it held.
+    """
+    drivers, holder = evidence.drivers, None
+    if drivers is None:
+        return
+    ahead = sum(event["clock_ahead"] or 0 for event in events)
+    unsure = (CLOCK_TOLERANCE + drivers.ahead + ahead,) * 2
+    for event in events:
+        run, dead = Omitted.of(event["omitted"]), dead_driver(event)
+        if run is not None and run.counted:
+            holder = None  # the hold may have ended by an answer that was left out
+        elif holder is not None and event["action"] == RECOVER and dead != holder:
+            message = f"it does not say that {holder} had held the login"
+            yield Finding("illegal_transition", evidence.flow_id, event["seq"], message)
+        before, reservation = dead or holder, Reservation.of(event)
+        holder = None if reservation is None else reservation.driver
+        for driver in {before, holder}:
+            if driver is not None:
+                yield from _not_driving(driver, drivers, event, unsure)
+        # What was wrong before an event does not make the event's own time too late.
+        unsure = (unsure[0], unsure[1] - (event["clock_ahead"] or 0))
+    if holder in drivers.gone and is_held(evidence.stored):
+        message = f"{holder} holds the login, and was gone at {drivers.gone[holder]}"
+        yield Finding("illegal_transition", evidence.flow_id, events[-1]["seq"], message)
+
+
+def _not_driving(
+    driver: str, drivers: Drivers, event: Mapping[str, Any], unsure: tuple[float, float]
+) -> Iterator[Finding]:
+    """Report a driver that held a login at the time of an event, and drove none by then.
+
+    Args:
+        driver: The driver.
+        drivers: All that the store's own events tell of.
+        event: The event.
+        unsure: By how many seconds the event's time may be too early, and too late.
+    """
+    flow_id, seq = event["flow_id"], event["seq"]
+    begun, gone = drivers.begun.get(driver), drivers.gone.get(driver)
+    if begun is None:
+        message = f"{driver} held the login, and has never begun to hold logins"
+        yield Finding("illegal_transition", flow_id, seq, message)
+    elif seconds_between(event["time"], begun) > unsure[0]:
+        message = f"{driver} held the login, and had not begun before {begun}"
+        yield Finding("clock_backwards", flow_id, seq, message)
+    elif gone is not None and seconds_between(gone, event["time"]) > unsure[1]:
+        message = f"{driver} held the login until then, and was gone at {gone}"
+        yield Finding("clock_backwards", flow_id, seq, message)
 
 
 def _about_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Iterator[Finding]:
@@ -140,7 +200,7 @@ def _about_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Itera
     said = event["clock_ahead"]
     if said is None or not times:
         yield from _backwards(flow_id, event, event["time"], times)
-    elif abs(_seconds(event["time"], times[-1][1]) - said) > CLOCK_TOLERANCE:
+    elif abs(seconds_between(event["time"], times[-1][1]) - said) > CLOCK_TOLERANCE:
         message = f"it says that its time is {said:g} s before the previous event's"
         yield Finding("clock_backwards", flow_id, event["seq"], message)
     else:
@@ -151,7 +211,7 @@ def _backwards(
     flow_id: str, event: Mapping[str, Any], at_time: str, times: _Times
 ) -> Iterator[Finding]:
     before = times[-1][1] if times else ""
-    if at_time < before and _seconds(at_time, before) > CLOCK_TOLERANCE:
+    if at_time < before and seconds_between(at_time, before) > CLOCK_TOLERANCE:
         message = f"the event's time, {at_time}, is before the previous event's"
         yield Finding("clock_backwards", flow_id, event["seq"], message)
 
@@ -172,10 +232,12 @@ def _wrong_clock(flow_id: str, event: Mapping[str, Any], times: _Times) -> Itera
     while late and times[late - 1][1] > event["time"]:
         late -= 1
     ahead = times[late:]
-    least = max((_seconds(event["time"], time) for _, time in ahead), default=0.0)
+    least = max((seconds_between(event["time"], time) for _, time in ahead), default=0.0)
     if least <= CLOCK_TOLERANCE:
         return
-    most = "" if not late else f" and at most {_seconds(times[late - 1][1], ahead[0][1]):.0f} s"
+    most = ""
+    if late:
+        most = f" and at most {seconds_between(times[late - 1][1], ahead[0][1]):.0f} s"
     which = f"event {ahead[0][0]}" if len(ahead) == 1 else f"events {ahead[0][0]} to {ahead[-1][0]}"
     message = (
         f"the clock of {which} was at least {least:.0f} s{most} ahead of this event's, as the event"
@@ -189,14 +251,6 @@ def _illegal(action: str, standing: Standing, dest: str | None) -> str:
     if dest in {LEGAL[step][0] for of in Handover if (step := (action, state, of)) in LEGAL}:
         return f"{action} is not allowed when the hand-over is {handover}"
     return f"{action} does not lead from {state} to {dest}"
-
-
-def _seconds(earlier: str, later: str) -> float:
-    try:
-        parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
-    except (TypeError, ValueError):
-        return inf  # not a time that deviceflow writes
-    return parted.total_seconds()
 
 
 def _beside_flow(evidence: Evidence, events: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from deviceflow.trail.digest import DigestId
     from deviceflow.trail.ledger import Finding, Hole, Misplaced
 
-    Snapshot = tuple[Iterable[tuple[Any, ...]], Iterable[StoredFlow], AuditKey | None]
+    Rows = Iterable[tuple[Any, ...]]
+    Snapshot = tuple[Rows, Iterable[StoredFlow], AuditKey | None, Rows]
     OpenPart = Callable[[str, str | None], AbstractContextManager[Snapshot]]
 
 
@@ -47,8 +48,8 @@ class PartedVerification(Verification):
 
     Args:
         open_part: Opens a part of the trail in another process. It is called with the first flow
-            id and the id behind the last one, must be picklable, and returns the events, the flows
-            and the key.
+            id and the id behind the last one, must be picklable, and returns the events, the flows,
+            the key and the store's own events.
         bounds: The flow ids that separate the parts.
         digests: As for `Verification`.
         public_key: As for `Verification`.

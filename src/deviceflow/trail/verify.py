@@ -21,10 +21,12 @@ from deviceflow.errors import StoreError
 from deviceflow.trail.diagnosis import diagnose
 from deviceflow.trail.digest import files_of, read_digest, read_entries
 from deviceflow.trail.evidence import (
+    CLOCK_TOLERANCE,
     FLOW,
     HASH,
     LEGAL,
     SEQ,
+    Drivers,
     Evidence,
     anchor_of,
     at,
@@ -32,12 +34,13 @@ from deviceflow.trail.evidence import (
     begun,
     is_as_its_event_says,
     is_new,
+    is_possible,
     is_told_by,
     is_where_it_was_led,
     may_be_gone,
     was_reserved,
 )
-from deviceflow.trail.history import CLOCK_TOLERANCE
+from deviceflow.trail.history import faults_of_holds
 from deviceflow.trail.ledger import Finding, Kind, Ledger
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class Verification:
         events: All events as tuples in the order of `STORED`, sorted by flow id and number.
         flows: All rows of flows, sorted by id; None if there is no store, as for a file.
         key: The audit key; None to skip the check of MACs.
+        store_events: The store's own events, as tuples; None if they are not known.
         digests: The directory of the digests.
         public_key: The public key that must have signed the digests; None for the key that the
             first digest names.
@@ -92,6 +96,7 @@ class Verification:
         events: Iterable[tuple[Any, ...]],
         flows: Iterable[StoredFlow] | None,
         key: AuditKey | None,
+        store_events: Iterable[tuple[Any, ...]] | None = None,
         *,
         digests: Path | None = None,
         public_key: str | None = None,
@@ -101,6 +106,7 @@ class Verification:
         self._events = events
         self._flows = flows
         self._key = key
+        self._store_events = store_events
         self._directory = digests
         self._last = last
         self._part = part
@@ -134,11 +140,13 @@ class Verification:
 
     def examine(self, ledger: Ledger, progress: Callable[[int], object]) -> Iterator[Finding]:
         """Yield findings of single flows, and put into the ledger what concerns several."""
+        drivers = None if self._store_events is None else Drivers.of(self._store_events)
         stored = ((_name(row.flow_id), row) for row in self._flows or ())
         groups = ((_name(name), rows) for name, rows in groupby(self._events, _flow_of))
         for flow_id, rows, flow, heads in _joined(groups, stored, ledger.heads(*self._part)):
             events = [] if rows is None else list(rows)
-            evidence = Evidence(flow_id, events, flow, heads or (), self._key, self._flows is None)
+            alone = self._flows is None
+            evidence = Evidence(flow_id, events, flow, heads or (), self._key, alone, drivers)
             if not _is_as_it_should_be(evidence):
                 yield from diagnose(evidence, ledger)
             self.flows += bool(events)
@@ -255,6 +263,8 @@ def _is_as_it_should_be(evidence: Evidence) -> bool:
         hashes = {row[SEQ]: row[HASH] for row in rows}
         if any(hashes.get(head.seq) != head.hash for head in evidence.heads if head.seq > anchor):
             return False
+    if any(faults_of_holds(evidence, events)):
+        return False
     if evidence.alone or evidence.flow_id == STORE:
         return True
     if stored is None:
@@ -331,10 +341,13 @@ def _behind_omitted(
     seq, standing, previous, time = due
     if event["seq"] != seq + run.events:
         return due if is_told_by(run, events) else _NOTHING
+    if run.after != previous:
+        return _NOTHING
     if not run.counted:
-        if not (events and run.after == previous and was_reserved(run, event, events[-1])):
+        # Of a chain whose first events were pruned, the digest names the event before the run.
+        if events and not was_reserved(run, event, events[-1]):
             return _NOTHING
-    elif run.after != previous or not time <= run.since <= run.until:
+    elif not time <= run.since <= run.until or (events and not is_possible(run, events[-1])):
         return _NOTHING
     return seq + run.events, at(run.leads_from(standing[0])), event["prev_hash"], run.until
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deviceflow.audit.events import render
 from deviceflow.core.actions import PENDING
+from deviceflow.core.omitted import Reservation, dead_driver
 from deviceflow.core.states import State
 from deviceflow.testing import answer
 
@@ -75,6 +77,21 @@ def test_answer_that_asks_for_more_patience_is_stored(
 
     assert pending.action is PENDING
     assert not flow.is_routine(pending)
+
+
+def test_events_say_who_holds_the_login_and_who_held_it(waiting: Waiting) -> None:
+    flow = waiting(NOW)
+    flow.driver = "0123456789ab.7.1"
+    poll = render(flow, flow.poll(NOW + 5, 10.0, 1000))
+    other = render(flow, flow.receive(PENDING_ANSWER, NOW + 6))
+    flow.poll(NOW + 11, 10.0, None)
+    flow.driver = None
+    recovered = render(flow, flow.recover(NOW + 60, "0123456789ab.7.1"))
+
+    assert Reservation.of(poll) == ("0123456789ab.7.1", 1000)
+    assert Reservation.of(other) is Reservation.of(recovered) is None
+    assert dead_driver(recovered) == "0123456789ab.7.1"
+    assert dead_driver(poll) is dead_driver(other) is None
 
 
 def test_what_is_unknown_begins_with_the_stored_poll_though_the_clock_was_set_back(

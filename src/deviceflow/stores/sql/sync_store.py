@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec
 from deviceflow._blocking import complete
 from deviceflow._boot import clock_name
 from deviceflow.audit import log
-from deviceflow.audit.events import render, render_grant
+from deviceflow.audit.events import STORE, render, render_grant
 from deviceflow.core.grant import Grant
 from deviceflow.core.ports import LeaseHeld, Moment, Origin, each
 from deviceflow.core.states import State
@@ -47,11 +47,13 @@ class Snapshot(NamedTuple):
             order of `deviceflow.audit.chain.STORED`.
         flows: The row of each flow and of each grant.
         key: What authenticates the events; None where the store is only read, and has none.
+        store_events: The store's own events.
     """
 
     events: Iterator[tuple[Any, ...]]
     flows: Iterator[StoredFlow]
     key: AuditKey | None
+    store_events: Iterator[tuple[Any, ...]]
 
 
 class Resealed(NamedTuple):
@@ -171,7 +173,10 @@ class SQLStore:
                 for table in TABLES.values()
             ]
             yield Snapshot(
-                query(f"events_{part}", values), merge(*stored, key=by_id), self.inner.audit_key
+                query(f"events_{part}", values),
+                merge(*stored, key=by_id),
+                self.inner.audit_key,
+                query("history", {"id": STORE}),
             )
 
     def bounds(self, parts: int) -> list[str]:
