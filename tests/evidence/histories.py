@@ -11,7 +11,7 @@ from deviceflow.core.flow import Flow
 from deviceflow.core.ports import Origin
 from deviceflow.core.provider import Token
 from deviceflow.core.states import State
-from deviceflow.core.wire import Failure
+from deviceflow.core.wire import Failure, Response
 from deviceflow.testing import answer
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ _CODE: Final = answer(
         "expires_in": 900,
     },
 )
-_PENDING: Final = answer(400, {"error": "authorization_pending"})
-_SAID: Final = (
-    *(6 * [_PENDING]),
+PENDING: Final = answer(400, {"error": "authorization_pending"})
+SAID: Final[tuple[Response | Failure, ...]] = (
+    *(6 * [PENDING]),
     answer(400, {"error": "slow_down"}),
     answer(429, {"error": "rate"}, Retry_After="7"),
     answer(503, "down"),
@@ -96,7 +96,7 @@ def _moves(flow: Flow, *, late: bool) -> list[Move]:
             return [*moves, *(18 * [poll]), expire, _cancel]
         case State.POLLING:
             recover: Move = lambda flow, now: flow.recover(now, "w1.7.3")  # noqa: E731
-            return [*moves, *(2 * _received(*_SAID)), recover, recover, _cancel]
+            return [*moves, *(2 * _received(*SAID)), recover, recover, _cancel]
     if flow.token is not None:
         moves += 4 * [lambda flow, now: flow.collect(now)]
         moves += 4 * [lambda flow, now: flow.acknowledge(now)]

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from deviceflow import OAuth, Secret
 from deviceflow.audit.chain import HASHED, START, AuditKey, canonical, hash_of
+from deviceflow.audit.events import STORE, text_of
 from deviceflow.core.actions import ENDS_HANDOVER, LOGIN_TRIGGERS
 from deviceflow.core.flow import Flow
 from deviceflow.core.omitted import Omitted
@@ -36,8 +37,17 @@ from deviceflow.core.provider import Token
 from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.sql.rows import LOGINS
+from deviceflow.testing import answer
 from deviceflow.trail.digest import Signer, files_of, read_digest, read_entries
-from tests.evidence.trails import columns_of, first_of, follow, left_out, rechain
+from tests.evidence.trails import (
+    RESERVED,
+    WORKER,
+    columns_of,
+    first_of,
+    follow,
+    left_out,
+    rechain,
+)
 from tests.stored import get
 
 if TYPE_CHECKING:
@@ -52,6 +62,8 @@ _THEIRS: Final = AuditKey(Secret("somebody else's"))
 _PLACE: Final = ("flow_id", "seq", "event_id")
 _PROOF: Final = ("prev_hash", "hash", "mac")
 _CONTENT: Final = tuple(name for name in HASHED if name not in (*_PLACE, *_PROOF))
+_ABOUT_HOLDS: Final = ("illegal_transition", "clock_backwards")
+_PENDING: Final = answer(400, {"error": "authorization_pending"})
 _NULLABLE: Final = frozenset(
     {*_CONTENT} - {"schema", "time", "action", "outcome", "scopes", "in_doubt", "key_id"}
 )
@@ -74,6 +86,9 @@ class Done(NamedTuple):
 
     def is_named_by(self, findings: Sequence[Finding]) -> bool:
         """Tell whether the findings say what was done, where, and nothing else."""
+        if STORE in self.flows:
+            # Nobody knows then who has begun to hold logins, and who has stopped.
+            findings = [found for found in findings if found.kind not in _ABOUT_HOLDS]
         if not findings or not {finding.kind for finding in findings} <= {*self.kinds}:
             return False
         if not {finding.flow_id for finding in findings} <= {*self.flows, None}:
@@ -279,7 +294,10 @@ def inserted(attack: Attack) -> Done:
         row["hash"] = hash_of(row)
     attack.forge_mac(row)
     attack.trail.put(row)
-    return Done(("inserted",), (flow_id,), (flow_id, seq))
+    # One behind polls that nobody counted names the event before them, which is another one.
+    uncounted = "counted" in (row["omitted"] or ()) and not attack.keyed
+    kinds: tuple[Kind, ...] = ("inserted", "replaced_chain") if uncounted else ("inserted",)
+    return Done(kinds, (flow_id,), (flow_id, seq))
 
 
 def duplicated(attack: Attack) -> Done:
@@ -371,9 +389,10 @@ def _replace(attack: Attack, flow_id: str, first: int, key: AuditKey | None) -> 
             attack.forge_mac(row)
         attack.trail.put(row)
     at = (flow_id, rows[0]["seq"]) if attack.keyed and key is None else None
-    # Where the MACs do not tell, it may be said as well that nothing was left out.
+    # Where the MACs do not tell, it may be said as well that nothing was left out, or that the
+    # event does not say what was.
     consistent = key is not None or not attack.keyed
-    also: tuple[Kind, ...] = ("removed",) if consistent and summarized else ()
+    also: tuple[Kind, ...] = (("removed", "edited") if consistent else ("edited",)) * summarized
     return Done(("replaced_chain", *also), (flow_id,), at)
 
 
@@ -592,7 +611,7 @@ def _with_a_late_token(attack: Attack, rows: list[dict[str, Any]]) -> int:
     seq = last["seq"] + 1
     late = {"action": "late_token", "outcome": "token_issued", "from": "failed", "to": "authorized"}
     place = {"seq": seq, "event_id": f"{last['flow_id']}.{seq}"}
-    rows.append(last | late | place | {"reason": None})
+    rows.append(last | late | place | {"reason": None, "omitted": None})
     return int(seq)
 
 
@@ -601,7 +620,7 @@ def _with_a_token_that_is_gone(attack: Attack, rows: list[dict[str, Any]]) -> in
     seq = last["seq"] + 1
     action = attack.random.choice(["collect", "acknowledge", "purge"])
     place = {"seq": seq, "event_id": f"{last['flow_id']}.{seq}"}
-    rows.append(last | {"action": action, "from": last["to"]} | place)
+    rows.append(last | {"action": action, "from": last["to"], "omitted": None} | place)
     return int(seq)
 
 
@@ -620,7 +639,8 @@ def clock_backwards(attack: Attack) -> Done:
         at = after["seq"]
 
     flow_id = _rewritten(attack, 2, change)
-    return Done(("clock_backwards", "edited_row"), (flow_id,), (flow_id, at))
+    # What nobody counted begins when the event before it was stored.
+    return Done(("clock_backwards", "edited_row", "illegal_transition"), (flow_id,), (flow_id, at))
 
 
 def _time(text: str, moved: timedelta) -> str:
@@ -826,10 +846,190 @@ def forged_open_run(attack: Attack) -> Done:
     return Done(("edited_row", "wrong_state"), (flow_id,))
 
 
+# Holds.
+
+
+def _held(attack: Attack, *, still: bool, of: Sequence[str] | None = None) -> str:
+    """Return a login that is held still, or one that was held once by who has stopped since."""
+    held = attack.trail.held
+    known = [*attack.trail.covered, *attack.trail.fresh] if of is None else of
+    ended = {STORE, *attack.trail.forgotten}
+    return attack.random.choice(
+        [
+            id_
+            for id_ in known
+            if id_ in held and id_ not in ended and (held[id_].until is None) == still
+            if still or held[id_].driver != WORKER
+        ]
+    )
+
+
+def _rewind(attack: Attack, flow_id: str) -> Flow:
+    """Put a login and its trail back to where it was held, as they were then."""
+    trail = attack.trail
+    row = trail.held[flow_id].row
+    trail.drop(flow_id, row["seq"] + 1)
+    trail.set_row(flow_id, {name: row[name] for name in LOGINS.columns if name != "name"})
+    return trail.flow(flow_id)
+
+
+def forged_hold(attack: Attack) -> Done:
+    """Hold a login as somebody who has all keys, by a driver that has not begun or has stopped."""
+    trail, flow_id = attack.trail, _held(attack, still=True)
+    flow = trail.flow(flow_id)
+    gone = [held.driver for held in trail.held.values() if held.until and held.driver != WORKER]
+    flow.driver = attack.random.choice([attack.random.choice(gone), f"{attack.hex()[:12]}.7.1"])
+    flow.receive(_PENDING, flow.moved_at + 1)
+    at = text_of(flow.moved_at)
+    flow.omitted, flow.head = Omitted(str(flow.head), 1, 0, at, at), attack.hex()
+    trail.commit(flow, flow.poll(flow.due_at, 10.0, attack.random.choice([1, 5, 1000])))
+    return Done(("illegal_transition", "clock_backwards"), (flow_id,), (flow_id, flow.seq))
+
+
+def unreserved_gap(attack: Attack) -> Done:
+    """Recover, as somebody who has all keys, behind more polls than were reserved, or fewer."""
+    trail, flow_id = attack.trail, _held(attack, still=True)
+    flow, held = trail.flow(flow_id), trail.held[flow_id]
+    flow.reserved += attack.random.choice([-1, 1, 1000])
+    trail.commit(flow, flow.recover(flow.moved_at + 3600, held.driver))
+    return Done(("illegal_transition",), (flow_id,), (flow_id, flow.seq))
+
+
+def hasty_gap(attack: Attack) -> Done:
+    """Count more polls, as somebody who has all keys, than there was time for."""
+    trail, flow_id = attack.trail, _held(attack, still=True)
+    flow = trail.flow(flow_id)
+    flow.driver, at = trail.held[flow_id].driver, flow.moved_at
+    polls = attack.random.choice([2, 5, RESERVED])
+    until = at + (polls - 1) * flow.interval - attack.random.choice([1.1, flow.interval])
+    flow.receive(_PENDING, max(at, until))
+    flow.omitted = Omitted(
+        str(flow.head), 2 * polls + 1, polls, text_of(at), text_of(flow.moved_at)
+    )
+    flow.seq, flow.attempt, flow.head = flow.seq + 2 * polls, flow.attempt + polls, attack.hex()
+    let_go = flow.let_go(flow.moved_at)
+    flow.end_hold()
+    trail.commit(flow, let_go)
+    return Done(("illegal_transition",), (flow_id,), (flow_id, flow.seq))
+
+
+def inserted_in_gap(attack: Attack) -> Done:
+    """Insert an event with a number that was reserved."""
+    trail, random = attack.trail, attack.random
+    keyed = attack.keyed
+    flow_id = _held(attack, still=keyed and attack.flip(), of=None if keyed else trail.covered)
+    rows, first = attack.rows(flow_id), trail.held[flow_id].row["seq"]
+    hold, *behind = [row for row in rows if row["seq"] >= first]
+    last = behind[0]["seq"] - 1 if behind else first + 2 * RESERVED
+    if last <= first:
+        trail.drop(flow_id, first + 1)
+        for row in behind:
+            moved = row["seq"] + 2
+            trail.put(row | {"seq": moved})
+        last = first + 2
+    seq = random.randrange(first + 1, last + 1)
+    row = dict(random.choice(rows)) | {"seq": seq, "event_id": f"{flow_id}.{seq}"}
+    attack.alter(row)
+    row["prev_hash"] = hold["hash"]
+    row["hash"] = hash_of(row)
+    attack.forge_mac(row)
+    trail.put(row)
+    # It cannot be told from one that was left out there, and edited.
+    return Done(("inserted", "edited", "removed"), (flow_id,))
+
+
+def rewound_hold(attack: Attack) -> Done:
+    """Put a held login and its trail back, and let it be recovered, or cancelled, or be.
+
+    Who held it has stopped since then.
+    """
+    flow_id = _held(attack, still=False, of=None if attack.keyed else attack.trail.covered)
+    held = attack.trail.held[flow_id]
+    flow = _rewind(attack, flow_id)
+    later = (held.until or 0) + attack.random.choice([2, 60, 86400])
+    what = attack.random.choice(["recover", "cancel", "nothing"])
+    if what == "recover":
+        attack.trail.commit(flow, flow.recover(later, held.driver))
+    elif what == "cancel":
+        attack.trail.commit(flow, flow.cancel(later))
+    kinds: tuple[Kind, ...] = ("clock_backwards", "illegal_transition")
+    return Done((*kinds, "replaced_chain", "cut_tail"), (flow_id,))
+
+
+def rewound_hold_of_killed(attack: Attack) -> Done:
+    """Put a held login and its trail back, kill who held it, and let it be recovered."""
+    trail = attack.trail
+    flow_id = attack.random.choice(
+        [
+            id_
+            for id_ in trail.covered
+            if id_ in trail.held and id_ not in trail.forgotten
+            if trail.held[id_].until and trail.held[id_].driver == WORKER
+            if trail.known_until(id_) > trail.held[id_].row["seq"]
+        ]
+    )
+    until = trail.held[flow_id].until or 0
+    flow = _rewind(attack, flow_id)
+    trail.commit(flow, flow.recover(until + attack.random.choice([2, 60, 86400]), WORKER))
+    return Done(("replaced_chain", "cut_tail"), (flow_id,))
+
+
+def other_holder(attack: Attack) -> Done:
+    """Say that somebody else holds a login, or nobody, whereupon it is recovered."""
+    trail, flow_id = attack.trail, _held(attack, still=True)
+    drivers = {held.driver for held in trail.held.values()} - {trail.held[flow_id].driver}
+    holder = attack.random.choice([None, "nobody.1.1", *sorted(drivers)])
+    trail.do("UPDATE {flows} SET held_by = ? WHERE id = ?", holder, flow_id)
+    flow = trail.flow(flow_id)
+    trail.commit(flow, flow.recover(flow.moved_at + 60, holder))
+    kinds: tuple[Kind, ...] = ("illegal_transition", "clock_backwards")
+    return Done(kinds, (flow_id,), (flow_id, flow.seq))
+
+
+def forged_driver(attack: Attack) -> Done:
+    """Forge, edit or remove what the store's own events say of a driver."""
+    trail, random = attack.trail, attack.random
+    rows = [row for row in attack.rows(STORE) if row["action"] in ("drive", "stop_driving")]
+    row = random.choice(rows)
+    # Without the key, nothing speaks against an event behind all that digests know.
+    what = random.choice(["edited", "removed", *(["inserted"] if attack.keyed else [])])
+    if what == "inserted":
+        last = trail.end_of(STORE)
+        row = row | {"seq": last["seq"] + 1, "event_id": f"{STORE}.{last['seq'] + 1}"}
+        row |= {"detail": f"{attack.hex()[:12]}.7.1", "time": last["time"]}
+        row |= {"prev_hash": last["hash"]}
+        row["hash"] = hash_of(row)
+        attack.forge_mac(row)
+        trail.put(row)
+        return Done(("inserted",), (STORE,), (STORE, row["seq"]))
+    if what == "removed":
+        trail.drop(STORE, row["seq"], row["seq"])
+    else:
+        alike = row | {"action": "lapse"}
+        other = row | {"detail": random.choice([f"{attack.hex()[:12]}.7.1", WORKER + "1"])}
+        changed = columns_of(random.choice([alike, other]))
+        trail.set(STORE, row["seq"], {"text": changed["text"]})
+    # Of the last one, nothing else says that it was there.
+    return Done(("removed", "edited", "inserted", "cut_tail"), (STORE,))
+
+
+OF_HOLDS: Final[Mapping[str, Callable[[Attack], Done]]] = {
+    "forged hold, with all keys": forged_hold,
+    "unreserved gap, with all keys": unreserved_gap,
+    "hasty gap, with all keys": hasty_gap,
+    "inserted in a gap": inserted_in_gap,
+    "rewound hold": rewound_hold,
+    "rewound hold of a killed one": rewound_hold_of_killed,
+    "other holder": other_holder,
+    "forged driver": forged_driver,
+}
+"""Those of logins that are held, which only a trail in the mode `summary` has."""
+
 OF_SUMMARIES: Final[Mapping[str, Callable[[Attack], Done]]] = {
     "edited summary": edited_summary,
     "dropped summary": dropped_summary,
     "edited open run": edited_open_run,
+    **OF_HOLDS,
 }
 """Those of a trail in the mode `summary` only."""
 

@@ -8,15 +8,16 @@ import time
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
 from deviceflow import Secret
-from deviceflow.audit.chain import STORED, AuditKey, canonical, hash_of
-from deviceflow.audit.events import STORE
-from deviceflow.core.actions import PLAIN_HTTP, ROTATE_KEYS
-from deviceflow.core.ports import Origin, StoreEvent
+from deviceflow.audit.chain import STORED, AuditKey, canonical, hash_of, link
+from deviceflow.audit.events import STORE, render, render_store_event
+from deviceflow.core.actions import DRIVE, LAPSE, PLAIN_HTTP, ROTATE_KEYS, STOP_DRIVING
+from deviceflow.core.ports import Origin
+from deviceflow.core.states import State
 from deviceflow.credentials.keys.signing import generate_signing_key
 from deviceflow.stores.postgres import PostgresStore
 from deviceflow.stores.sql.rows import LOGINS
@@ -24,16 +25,17 @@ from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.trail.digest import Signer, files_of, last_digest, read_digest, read_entries
 from deviceflow.trail.maintenance import prune, take_digest
 from deviceflow.trail.verify import Finding, Verification
-from tests.evidence.histories import BEGIN, Login
+from tests.evidence.histories import PENDING, SAID, Login, origin
 from tests.statements import run_statement
-from tests.stored import delete_ended
+from tests.stored import delete_ended, get
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
     from random import Random
 
-    from deviceflow.core.flow import Flow
+    from deviceflow.core.actions import Action
+    from deviceflow.core.flow import Flow, Transition
     from deviceflow.core.ports import StoredFlow
     from deviceflow.stores.sql import SQLStore
     from deviceflow.trail.digest import Entry
@@ -45,8 +47,37 @@ COVERED: Final = 220
 FRESH: Final = 40
 """How many flows began after the last digest."""
 
+RESERVED: Final = 30
+"""How many polls a hold reserves."""
+
+WORKER: Final = "0123456789ab.7.1"
+"""A driver that never stops."""
+
+BEGIN: Final = float(int(time.time()) + 3600)
+"""When the first login began that is not pruned: after all that has the time of the store."""
+
+SPACE: Final = 1e5
+"""Seconds between the beginnings of two flows."""
+
+GONE: Final = 9e4
+"""How many seconds after the beginning of a flow its own driver is gone."""
+
 _THEIRS: Final = AuditKey(Secret("somebody else's"))
 _FLOW: Final = STORED.index("flow_id")
+
+
+class Held(NamedTuple):
+    """A login that was held.
+
+    Attributes:
+        driver: By whom.
+        row: Its row while it was held.
+        until: When the driver was gone, at the latest; None if it is held still.
+    """
+
+    driver: str
+    row: dict[str, Any]
+    until: float | None
 
 
 class _Part(Verification):
@@ -79,6 +110,7 @@ class Trail:
         forgotten: Those of them that the store has dropped, and the store's own chain.
         fresh: Flows of which no digest knows.
         pruned: Flows whose events were dropped on purpose.
+        held: The logins that were held, or are, by their ids.
         rows: The events of each flow as they were written.
     """
 
@@ -94,10 +126,7 @@ class Trail:
         self.forgotten: list[str] = []
         self.fresh: list[str] = []
         self.pruned: list[str] = []
-        self._fill(random)
-        last = last_digest(digests)
-        self.last = None if last is None else last.id
-        self.signed = [[*read_entries(path, read_digest(path))] for _, path in files_of(digests)]
+        self.held: dict[str, Held] = {}
         self._database: Any
         if isinstance(store, SQLiteStore):
             self.kind = "sqlite"
@@ -105,6 +134,10 @@ class Trail:
         elif isinstance(store, PostgresStore):
             self.kind = "postgres"
             self._database = psycopg.connect(store._connection._url.reveal(), autocommit=True)
+        self._fill(random)
+        last = last_digest(digests)
+        self.last = None if last is None else last.id
+        self.signed = [[*read_entries(path, read_digest(path))] for _, path in files_of(digests)]
         everything = self.do(store._connection.statements["events_all"].text).fetchall()
         self.rows = {
             flow_id: [fields_of(row) for row in rows]
@@ -119,46 +152,109 @@ class Trail:
 
     def _fill(self, random: Random) -> None:
         self._prune_some(random)
+        if self.store.holds:
+            self.note(DRIVE, BEGIN, WORKER)
         logins = [
-            self._begin(random, f"flow-{number:03}", BEGIN + 1e5 * number)
+            self._begin(random, f"flow-{number:03}", BEGIN + SPACE * number, hold=True)
             for number in range(COVERED)
         ]
+        free = [login for login in logins if login.flow.driver is None]
         begun = {login.flow.id: self._stored(login.flow.id) for login in logins}
+        # Digests know who drives the flows of which no digest knows.
+        begins = {f"new-{n:02}": BEGIN + SPACE * (COVERED + n) for n in range(FRESH)}
+        for flow_id, at in begins.items() if self.store.holds else ():
+            self.note(DRIVE, at, f"{flow_id}.9.1")
+            self.note(STOP_DRIVING, at + GONE, f"{flow_id}.9.1")
         for _ in range(4):
             # Some go on between digests, so that these know several events of them.
-            for login in random.sample(logins, COVERED // 3):
+            for login in random.sample(free, COVERED // 3):
                 login.keep(self.store, 6)
             self._note()
             self._sign()
         self.covered = [STORE, *(login.flow.id for login in logins)]
-        self.forgotten = [STORE, *self._forget(logins, BEGIN + 1e5 * COVERED / 4)]
+        self.forgotten = [STORE, *self._forget(logins, BEGIN + SPACE * COVERED / 4)]
         self.old_rows = [
             (flow_id, row)
             for flow_id, row in begun.items()
-            if flow_id not in self.forgotten and row["seq"] != self._stored(flow_id)["seq"]
+            if flow_id not in self.forgotten and _moved(row, self._stored(flow_id))
         ]
-        for number in range(FRESH):
-            login = self._begin(random, f"new-{number:02}", BEGIN + 1e5 * COVERED)
-            self.fresh.append(login.flow.id)
+        for flow_id, at in begins.items():
+            self.fresh.append(flow_id)
+            self._begin(random, flow_id, at, hold=True)
         Login(random, "begun").begin_in(self.store)
 
     def _stored(self, flow_id: str) -> dict[str, Any]:
         (row,) = run_statement(self.store, "flows.get_by_id", {"id": flow_id}).rows
         return dict(zip(LOGINS.columns, row, strict=False))
 
-    def _begin(self, random: Random, flow_id: str, at: float) -> Login:
+    def _begin(self, random: Random, flow_id: str, at: float, *, hold: bool = False) -> Login:
         login = Login(random, flow_id, at)
         if random.random() < 0.1:
             # It was begun elsewhere, and is brought here.
             for _ in login.happen(2):
                 pass
         login.begin_in(self.store)
-        login.keep(self.store, random.randrange(1, 20))
+        if hold and self.store.holds and random.random() < 0.6:
+            login.keep(self.store, random.randrange(1, 4))
+            if login.flow.state is State.AWAITING_USER:
+                self._hold(random, login)
+        else:
+            login.keep(self.store, random.randrange(1, 20))
         return login
+
+    def _hold(self, random: Random, login: Login) -> None:
+        """Hold a login, and let that end, or not."""
+        flow, now = login.flow, max(login.now, login.flow.due_at)
+        how, known = random.randrange(5), flow.id in self.fresh
+        driver = random.choice([WORKER, f"{flow.id}.9.1"])
+        if known and how == 0:
+            driver = WORKER
+        noted = driver != WORKER and not known
+        if noted:
+            self.note(DRIVE, now, driver)
+        flow.driver = driver
+        self._keep(flow, flow.poll(now, 10.0, RESERVED))
+        row = self._stored(flow.id)
+        for _ in range(random.randrange(8)):
+            event = render(flow, flow.receive(PENDING, now := now + 0.25), origin(random))
+            self.store.leave_out(flow, event)
+            event = render(flow, flow.poll(now := flow.due_at, 10.0, None), origin(random))
+            self.store.leave_out(flow, event)
+        now, action, until = now + 0.25, STOP_DRIVING, flow.created_at + GONE
+        self.held[flow.id] = Held(driver, row, until if how else None)
+        if how == 0:
+            return
+        if how == 1:
+            event = render(flow, flow.receive(PENDING, now), origin(random))
+            self.store.leave_out(flow, event)
+            let_go = flow.let_go(now)
+            flow.end_hold()
+            self._keep(flow, let_go)
+        elif how == 2:
+            received = flow.receive(random.choice(SAID), now)
+            flow.end_hold()
+            self._keep(flow, received)
+        else:
+            now, action, flow = now + 60, LAPSE, get(self.store, flow.id)
+            other = flow.recover(now, driver) if how == 3 else flow.cancel(now, "by hand")
+            self._keep(flow, other)
+        if noted:
+            self.note(action, now, driver)
+        login.flow, login.now = flow, now
+
+    def _keep(self, flow: Flow, transition: Transition) -> None:
+        assert self.store.commit(flow, render(flow, transition, Origin("w9.8.7", pid=8)))
+
+    def note(self, action: Action, at: float, detail: str) -> None:
+        """Put a store event on record, at a time."""
+        last = self.end_of(STORE)
+        event = render_store_event(action, at, last["seq"] + 1, detail, previous=last["time"])
+        link(event, last["hash"], self.key)
+        self.put(event)
 
     def _note(self) -> None:
         for action in (PLAIN_HTTP, ROTATE_KEYS):
-            self.store.append(StoreEvent(action, time.time(), "something to note", Origin(pid=7)))
+            self.note(action, BEGIN + SPACE * (COVERED + FRESH), "something to note")
 
     def _sign(self) -> None:
         begin = not files_of(self.digests)
@@ -178,8 +274,9 @@ class Trail:
     # Behind the store's back.
 
     def do(self, statement: str, *values: Any) -> Any:
-        """Run a statement; tables are `{flows}` and `{audit}`, and values `?`."""
-        names = {name: self.store._connection.statements.table(name) for name in ("flows", "audit")}
+        """Run a statement; tables are `{flows}` and the like, and values `?`."""
+        tables = ("flows", "audit", "drivers", "taken")
+        names = {name: self.store._connection.statements.table(name) for name in tables}
         if self.kind == "postgres":
             statement = statement.replace("?", "%s")
         return self._database.execute(statement.format(**names), values)
@@ -259,12 +356,30 @@ class Trail:
         names = ", ".join(f"{name} = ?" for name in columns)
         self.do(f"UPDATE {{flows}} SET {names} WHERE id = ?", *columns.values(), flow_id)
 
+    def known_until(self, flow_id: str) -> int:
+        """Return the number of a flow's last event that a digest names."""
+        entries = [entry for entries in self.signed for entry in entries]
+        return max((entry.seq for entry in entries if entry.flow_id == flow_id), default=0)
+
     def forge(self, flow: Flow) -> None:
         """Write a flow's row as the store does, without an event."""
         rows = self.store.inner._rows
         digest, columns = rows.columns(flow, seal=True)
         rows.sign(columns, digest, flow.head)
         self.set_row(flow.id, {name: columns.reveal()[name] for name in LOGINS.columns})
+
+    def flow(self, flow_id: str) -> Flow:
+        """Return a flow as its row has it."""
+        row = self.row(flow_id)
+        return self.store.inner._rows.record(LOGINS, [row[name] for name in LOGINS.columns])
+
+    def commit(self, flow: Flow, transition: Transition) -> None:
+        """Do what the store does: as it does by itself, or for somebody who has all keys."""
+        event = render(flow, transition, Origin("w9.8.7", pid=8))
+        columns, noted = self.store.inner._linked(flow, event)
+        self.set_row(flow.id, {name: columns.reveal()[name] for name in LOGINS.columns})
+        if noted is not None:
+            self.put(event)
 
     def insert(self, flow: Flow, *, sealed: bool) -> None:
         """Put a flow's row in: authenticated by the sealing key, or by none."""
@@ -301,6 +416,8 @@ class Trail:
         self, key: AuditKey | None, only: Collection[str] | None = None, digests: Path | None = None
     ) -> list[Finding]:
         """Verify the trail, or some of its flows."""
+        names = ", ".join(f'"{name}"' for name in STORED)
+        store_events = f"SELECT {names} FROM {{audit}} WHERE flow_id = ? ORDER BY seq"
         trail, stands = (
             self.store._connection.statements[name].text
             for name in ("events_all", "flows.rows_all")
@@ -310,6 +427,7 @@ class Trail:
                 self.do(trail),
                 map(self._stored_row, self.do(stands)),
                 key,
+                self.do(store_events, STORE),
                 digests=digests or self.digests,
                 public_key=self.public_key,
                 last=self.last,
@@ -323,6 +441,7 @@ class Trail:
                 self.do(stands.replace("ORDER", f"WHERE id IN ({marks}) ORDER"), *only),
             ),
             key,
+            self.do(store_events, STORE),
             signed=self.signed,
             only=only,
         )
@@ -370,3 +489,16 @@ def follow(row: dict[str, Any], before: Mapping[str, Any]) -> None:
         row["prev_hash"] = before["hash"]
     elif row["omitted"] is not None:
         row["omitted"] = row["omitted"] | {"after": before["hash"]}
+        if "counted" in row["omitted"]:
+            row["prev_hash"] = before["hash"]
+
+
+def _moved(row: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Tell whether an event of a flow was stored since it had a row."""
+    return _last_stored(row) != _last_stored(now)
+
+
+def _last_stored(row: Mapping[str, Any]) -> str:
+    """Return the hash of the last event that is stored, as a row names it."""
+    run = json.loads(row["progress"]).get("omitted")
+    return str(row["head"] if run is None else run["after"])

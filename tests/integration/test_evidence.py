@@ -123,9 +123,7 @@ def found(
     """Verify a store's trail as the command does."""
     with store.snapshot() as snapshot:
         verification = Verification(
-            snapshot.events,
-            snapshot.flows,
-            snapshot.key,
+            *snapshot,
             digests=digests,
             public_key=None if signer is None else signer.public_key,
         )
