@@ -1,8 +1,6 @@
 """How long a cancel takes to reach who holds the login: `python -m tests.bench.cancels`.
 
-Another client cancels each of 50 held logins at a random moment. Whoever waits for one looks for
-that before a poll, but no more than once a second for all that one client holds. The interval is 5
-seconds.
+Another client cancels each of 50 held logins at a random moment. The interval is 5 seconds.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ class AsyncTrappedStore(TrappedTransactions):
     async def release(self, *args: Any, **how: Any) -> None:
         await self._around("release", self._store.release(*args, **how))
 
-    async def drive(self, *args: Any, begin: bool = False) -> Any:
+    async def drive(self, *args: Any, begin: bool = False, **how: Any) -> Any:
         what = "drive" if begin else "heartbeat"
-        return await self._around(what, self._store.drive(*args, begin=begin))
+        return await self._around(what, self._store.drive(*args, begin=begin, **how))
 
     async def stop_driving(self, *args: Any, **how: Any) -> None:
         await self._around("stop_driving", self._store.stop_driving(*args, **how))

@@ -160,9 +160,9 @@ class TrappedStore(TrappedTransactions):
     def release(self, *args: Any, **how: Any) -> None:
         self._around("release", lambda: self._store.release(*args, **how))
 
-    def drive(self, *args: Any, begin: bool = False) -> Any:
+    def drive(self, *args: Any, begin: bool = False, **how: Any) -> Any:
         what = "drive" if begin else "heartbeat"
-        return self._around(what, lambda: self._store.drive(*args, begin=begin))
+        return self._around(what, lambda: self._store.drive(*args, begin=begin, **how))
 
     def stop_driving(self, *args: Any, **how: Any) -> None:
         self._around("stop_driving", lambda: self._store.stop_driving(*args, **how))

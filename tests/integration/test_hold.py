@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deviceflow import Secret, errors
 from deviceflow.audit.events import STORE
-from deviceflow.client.driver import HEARTBEAT
+from deviceflow.client.driver import HEARTBEAT, LOOK
 from deviceflow.client.hold import Hold
 from deviceflow.core import queries
 from deviceflow.core.encryption import generate_key
@@ -20,6 +21,7 @@ from deviceflow.testing import VirtualClock, answer
 from deviceflow.trail.digest import Signer
 from deviceflow.trail.maintenance import prune, take_digest
 from deviceflow.trail.verify import Verification
+from deviceflow.worker import _drive
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, SLOW_DOWN, Place, placed, sqlite
 from tests.integration.test_store_grants import findings, opened
 from tests.stored import get
@@ -146,6 +148,60 @@ def test_cancel_reaches_who_holds_the_login(database: Place) -> None:
 
     assert login.state is State.FAILED
     assert hold.flow is None
+    assert is_whole(database)
+
+
+def test_wait_ends_within_a_second_of_a_cancel(database: Place) -> None:
+    client = database.client(CODE, *[PENDING] * 9)
+    other, cancelled_at = database.client(), list[float]()
+
+    def cancel_third(login: Login) -> None:
+        cancelled_at.append(database.now)
+        if len(cancelled_at) == 3:
+            other.cancel(login.id)
+
+    login = client.wait(client.start(OAUTH).id, on_step=cancel_third)
+
+    assert login.state is State.FAILED
+    assert login.interval == 7
+    assert database.now - cancelled_at[2] < 2 * LOOK
+    assert is_whole(database)
+
+
+def test_cancel_by_who_holds_the_login_ends_the_wait_at_once(database: Place) -> None:
+    client = database.client(CODE, *[PENDING] * 9)
+    steps = []
+
+    def cancel_third(login: Login) -> None:
+        steps.append(login.state)
+        if len(steps) == 3:
+            client.cancel(login.id)
+
+    login = client.wait(client.start(OAUTH).id, on_step=cancel_third)
+
+    assert login.state is State.FAILED
+    assert len(steps) == 4
+    assert is_whole(database)
+
+
+def test_store_forgets_what_a_heartbeat_says_the_driver_has_seen(database: Place) -> None:
+    client, hold, _ = held(database, 2, CODE, CODE, *[PENDING] * 9)
+    cancelled = [client.start(OAUTH).id for _ in range(2)]
+    for flow_id in cancelled:
+        due(database, client.get(flow_id))
+        client._run(partial(_drive.drive, flow_id=flow_id, seq=1))
+        database.client().cancel(flow_id)
+    assert len(database.ask("SELECT flow_id FROM {taken}")) == 2
+
+    for _ in range(2):
+        database.clock.advance(HEARTBEAT + 1)
+        client._run(hold.step)
+
+    assert database.ask("SELECT flow_id FROM {taken}") == []
+    for flow_id in cancelled:
+        driven = client._run(partial(_drive.drive, flow_id=flow_id, seq=1))
+        assert driven.login.state is State.FAILED
+    client._run(hold.end)
     assert is_whole(database)
 
 

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Final
 from deviceflow import _forks as forks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from deviceflow.client.lease import Clocks, Lease
     from deviceflow.core.flow import Flow
 
 HEARTBEAT: Final = 10.0
 """Seconds after which the lease of what is held is renewed. It outlives two of them."""
 
-LOOK: Final = 1.0
+LOOK: Final = 0.5
 """Seconds between two looks for logins that others have moved while they were held."""
 
 
@@ -28,6 +30,7 @@ class Driver:
         holds: The same.
         lease: The lease of all that is held; None while nothing is.
         renewing: Whether somebody is renewing it just now.
+        looking: Who looks, while all wait, for logins that others have moved.
         taken: Held logins that others have moved.
         flows: The logins that a worker holds, by their ids.
     """
@@ -42,8 +45,10 @@ class Driver:
         self._flow_ids: set[str] = set()
         self._names: set[str] = set()
         self._looked = 0.0
+        self._next_name: str | None = None
         self.lease: Lease | None = None
         self.renewing = False
+        self.looking: object = None
         self.taken: set[str] = set()
         self.flows: dict[str, Flow] = {}
 
@@ -60,12 +65,25 @@ class Driver:
             if self._flow_ids or self.lease is None:
                 return None
             lease, self.lease = self.lease, None
+            self.taken.clear()
             return lease.owner
+
+    def begin_as(self, name: str) -> str:
+        """Return the name to take a lease by: this one, unless somebody here does so just now."""
+        with self._lock:
+            self._next_name = self._next_name or name
+            return self._next_name
+
+    def end_begin(self) -> None:
+        """Take no lease by the name that was to be next."""
+        with self._lock:
+            self._next_name = None
 
     def take(self, lease: Lease) -> None:
         """Hold by another lease from now on."""
         with self._lock:
             self._names.add(lease.owner)
+            self._next_name = None
             self.lease = lease
 
     def lose(self, flow_id: str) -> None:
@@ -82,8 +100,24 @@ class Driver:
         """Tell whether this process held logins by a name."""
         return name in self._names
 
+    def move(self, flow_id: str) -> None:
+        """Know that a login was moved that may be held here."""
+        with self._lock:
+            if self.lease is not None:
+                self.taken.add(flow_id)
+
+    def forget(self, flow_ids: Iterable[str]) -> None:
+        """Forget which logins were moved, apart from those that wait here."""
+        with self._lock:
+            self.taken.difference_update(set(flow_ids) - self._flow_ids - self.flows.keys())
+
+    def who_is_to_look(self) -> str | None:
+        """Return a login for which somebody waits who should look from now on, if nobody does."""
+        with self._lock:
+            return next(iter(self._flow_ids), None) if self.looking is None else None
+
     def is_to_look(self, clocks: Clocks) -> bool:
-        """Tell whether to look for what others have moved: once in `LOOK` seconds."""
+        """Tell whether to look for what others have moved: after `LOOK` seconds."""
         due = clocks.steady - self._looked >= LOOK
         if due:
             self._looked = clocks.steady

@@ -14,18 +14,20 @@ Before each request the client knows by both of its clocks that the lease outlas
 it renews the lease first. A lease that has ended is never renewed. The client then holds the login
 again, as another driver, by a poll that is stored: unless others have moved the login meanwhile.
 
-**Others** may move a login that is held, such as by cancelling it. Whoever holds it looks once a
-second whether somebody did. What it would store after that is refused, since the login is at
-another transition by then.
+**Others** may move a login that is held, such as by cancelling it. A client looks twice a
+second whether somebody did, for all that it holds: one of those who wait does, and wakes the
+others. What the client would store after that is refused, since the login is at another transition
+by then.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from deviceflow.client import recorder, step
 from deviceflow.client.claim import lease_of
-from deviceflow.client.driver import HEARTBEAT
+from deviceflow.client.driver import HEARTBEAT, LOOK
 from deviceflow.client.lease import LEASE_MARGIN
 from deviceflow.core import queries
 from deviceflow.core.login import Login
@@ -75,6 +77,29 @@ class Hold:
             await self._leave(world)
         return login
 
+    async def sleep(self, world: World, seconds: float) -> None:
+        """Wait for the next step, or until others have moved the login."""
+        driver = world.context.driver
+        if self.flow is None or driver.looking is not None:
+            await self._sleep(world, seconds)
+            return
+        driver.looking = self
+        try:
+            until = world.clocks().steady + seconds
+            while (left := until - (began := world.clocks().steady)) > 0:
+                await self._sleep(world, least := min(left, LOOK))
+                if world.clocks().steady < began + least / 2:
+                    break
+                with suppress(StoreError):  # which the next step meets, if it lasts
+                    if await _look(world, self._flow_id):
+                        break
+        finally:
+            driver.looking = None
+
+    async def _sleep(self, world: World, seconds: float) -> None:
+        await world.sleep(seconds, self._flow_id)
+        world.watch(self._flow_id)  # what has woken it is seen by the next step
+
     async def end(self, world: World) -> None:
         """Give the login back, if it is held."""
         flow, self.flow = self.flow, None
@@ -84,6 +109,9 @@ class Hold:
 
     async def _leave(self, world: World) -> None:
         await stop(world, self._flow_id)
+        other = world.context.driver.who_is_to_look()
+        if other is not None:
+            world.wake(other)
 
 
 async def or_lose(world: World, flow_id: str, work: Awaitable[_T]) -> _T:
@@ -122,14 +150,20 @@ async def lease_to_hold(world: World) -> Lease:
     driver.renewing = True
     try:
         if owner is not None:
-            now = await _holder(world).drive(owner, clocks.now, seconds)
+            seen = tuple(driver.taken)
+            now = await _holder(world).drive(owner, clocks.now, seconds, seen=seen)
+            driver.forget(seen)
         if owner is None or now is None:
-            owner = context.identity.worker()
+            if driver.lease is not lease:
+                return await lease_to_hold(world)  # others have begun another meanwhile
+            owner = driver.begin_as(context.identity.worker())
             clocks = world.clocks()
             now = await _holder(world).drive(owner, clocks.now, seconds, begin=True)
     finally:
         driver.renewing = False
-    assert now is not None  # noqa: S101  # nobody else has this name
+    if now is None:  # it ended before this process learned that it had begun
+        driver.end_begin()
+        return await lease_to_hold(world)
     lease = await lease_of(world, owner, seconds, clocks, now)
     driver.take(lease := lease.narrowed(context.store_clock))
     return lease
@@ -191,11 +225,19 @@ async def give_back(world: World, flow: Flow) -> None:
 
 async def _is_taken(world: World, flow: Flow) -> bool:
     """Tell whether others have moved the login, or this process does not hold it."""
+    return await _look(world, flow.id) or not world.context.driver.is_name(flow.driver)
+
+
+async def _look(world: World, flow_id: str) -> bool:
+    """Tell whether others have moved a login. Wake who waits for others that were moved."""
     driver, clocks = world.context.driver, world.clocks()
     lease = driver.lease
     if lease is not None and driver.is_to_look(clocks):
-        driver.taken.update(await world.store.select(queries.taken(lease.owner), clocks.now))
-    return flow.id in driver.taken or not driver.is_name(flow.driver)
+        moved = await world.store.select(queries.taken(lease.owner), clocks.now)
+        for other in set(moved) - driver.taken:
+            driver.move(other)
+            world.wake(other)
+    return flow_id in driver.taken
 
 
 def _holder(world: World) -> AsyncHolder:

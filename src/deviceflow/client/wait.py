@@ -78,7 +78,7 @@ async def _wait_for_end(
             if left <= 0:
                 raise errors.WaitTimeoutError(flow_id=flow_id, state=login.state)
             seconds = min(seconds, left)
-        await world.sleep(seconds, flow_id)
+        await hold.sleep(world, seconds)
 
 
 async def cancel(world: World, flow_id: str, detail: str | None) -> Login:
@@ -91,5 +91,6 @@ async def cancel(world: World, flow_id: str, detail: str | None) -> Login:
         cancelled = flow.cancel(now, detail)
         if await recorder.record(world, flow, cancelled, world.context.identity.worker()):
             break
+    world.context.driver.move(flow_id)
     world.wake(flow_id)
     return Login.of(flow, flow.wait_seconds(now))

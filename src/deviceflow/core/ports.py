@@ -15,7 +15,7 @@ from typing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from deviceflow.core.actions import Action
     from deviceflow.core.flow import Flow
@@ -608,7 +608,13 @@ class AsyncHolder(AsyncStore, Protocol):
     def holds(self) -> bool: ...
 
     async def drive(
-        self, driver: str, client_now: float, seconds: float, *, begin: bool = False
+        self,
+        driver: str,
+        client_now: float,
+        seconds: float,
+        *,
+        begin: bool = False,
+        seen: Iterable[str] = (),
     ) -> float | None:
         """Take the lease of all logins that a driver holds, or renew it.
 
@@ -617,6 +623,8 @@ class AsyncHolder(AsyncStore, Protocol):
             client_now: The client's time.
             seconds: The duration of the lease, from now.
             begin: Whether the driver may be new.
+            seen: Logins of which the driver knows that others have moved them. `queries.taken` need
+                not tell of them again.
 
         Returns:
             The store's time; None if the lease has ended, which is never renewed.

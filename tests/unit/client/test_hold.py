@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deviceflow import errors
+from deviceflow.core.encryption import generate_key
 from deviceflow.core.states import State
+from deviceflow.stores.async_sqlite import AsyncSQLiteStore
+from deviceflow.stores.sqlite import SQLiteStore
 from deviceflow.testing import answer
 from deviceflow.worker import _drive
+from tests.awaited import Awaited, in_turn
 from tests.integration.places import CODE, GRANTED, OAUTH, PENDING, Place, sqlite
+from tests.unit.client.test_async import Never, client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,3 +115,20 @@ def test_tokens_of_two_held_logins_that_the_store_fails_for_are_both_saved(
 
     tokens = [client.collect_token(flow_id).access_token for flow_id in (first, second)]
     assert [token.reveal() for token in tokens] == ["A", "B"]
+
+
+def test_tasks_that_begin_to_hold_at_once_share_one_lease(tmp_path: Path) -> None:
+    keys = [generate_key()]
+
+    async def main() -> list[str]:
+        path = tmp_path / "logins.db"
+        async with AsyncSQLiteStore(path, keys=keys, trail="summary") as store:
+            holder = client(transport=Awaited(Never(), in_turn), store=store)
+            waits = [await holder.start(OAUTH) for _ in range(5)]
+            ended = await asyncio.gather(*[holder.wait(one.id) for one in waits])
+            assert {login.state for login in ended} == {State.EXPIRED}
+            await holder.close()
+        with SQLiteStore(path, keys=keys) as store:
+            return [event["action"] for event in store.events("store")]
+
+    assert asyncio.run(main()) == ["drive", "stop_driving"]

@@ -260,6 +260,9 @@ ON CONFLICT DO NOTHING
 -- name: taken
 SELECT flow_id FROM {taken} WHERE driver = :driver
 
+-- name: delete_seen
+DELETE FROM {taken} WHERE driver = :driver AND flow_id = :id
+
 -- name: delete_taken
 DELETE FROM {taken} WHERE driver = :driver
 

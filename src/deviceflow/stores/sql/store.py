@@ -72,7 +72,7 @@ from deviceflow.stores.sql.rows import (
 from deviceflow.stores.sql.statements import MIGRATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from deviceflow.audit.mode import TrailMode
     from deviceflow.core.actions import Action
@@ -563,7 +563,13 @@ class SQLMethods:
         flow.head = str(event["hash"])
 
     async def drive(
-        self, driver: str, client_now: float, seconds: float, *, begin: bool = False
+        self,
+        driver: str,
+        client_now: float,
+        seconds: float,
+        *,
+        begin: bool = False,
+        seen: Iterable[str] = (),
     ) -> float | None:
         """Take or renew the lease of all that a driver holds; None if it has ended."""
         await self._writable()
@@ -573,7 +579,11 @@ class SQLMethods:
             if begin and await db.execute("add_driver", values) == 1:
                 await self._note(db, None, StoreEvent(DRIVE, db.now, driver, NOBODY))
                 return db.now
-            return db.now if await db.execute("renew_driver", values) == 1 else None
+            if await db.execute("renew_driver", values) == 0:
+                return None
+            for flow_id in seen:
+                await db.run("delete_seen", {"driver": driver, "id": flow_id})
+            return db.now
 
         return await self._run(work, "write" if begin else "lease", client_now)
 
