@@ -68,6 +68,7 @@ def test_documentation_lists_the_columns_that_are_not_authenticated() -> None:
     )
     columns = {name: re.findall(r"^    ([a-z_]+) ", text, re.MULTILINE) for name, text in tables}
     columns["flows"].remove("open_name")  # it is renamed to `name`, which is authenticated
+    columns["flows"] += ["held_by"]  # by later migrations
     columns["grants"] += ["snoozes", "previous_owner"]
     page = Path(__file__).parents[3] / "docs/reference/audit.md"
     (line,) = re.findall(r"^- A change to a column.*$", page.read_text(), re.MULTILINE)
