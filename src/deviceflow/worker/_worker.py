@@ -179,6 +179,8 @@ class Worker:
         self._schedule = Schedule()
         self._clock = StoreClock()
         self._flying: set[asyncio.Task[None]] = set()
+        # What is to be stepped again once its step has ended: it takes no other turn before.
+        self._again: dict[str, Due] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -297,6 +299,9 @@ class Worker:
     def _begin(self, turns: Turns[_T], turn: Turn[_T], work: Coroutine[Any, Any, None]) -> None:
         def landed(task: asyncio.Task[None]) -> None:
             turns.end(turn)
+            again = self._again.pop(turn.key, None)
+            if again is not None:
+                self._schedule.put(again)
             self._landed(task)
 
         task = self._loop.create_task(work)
@@ -331,7 +336,7 @@ class Worker:
             driven = await client._run(_drive.drive, due.flow_id, due.seq)
         except StoreError as failed:
             self._store_failed(failed)
-            self._schedule.put(due)
+            self._again[due.flow_id] = due
         except Exception as bug:  # noqa: BLE001  # one login must not end the others
             problem = bug
         else:
@@ -339,7 +344,7 @@ class Worker:
             if driven.seen is not None:
                 self._clock.observe(driven.seen)
             if driven.next is not None:
-                self._schedule.put(driven.next)
+                self._again[due.flow_id] = driven.next
             login, problem = driven.login, driven.problem
         if problem is not None:
             self._problems += 1

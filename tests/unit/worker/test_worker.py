@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,9 @@ from deviceflow.errors import StoreError
 from deviceflow.stores.async_memory import AsyncMemoryStore
 from deviceflow.stores.url import open_async_store
 from deviceflow.testing import AsyncScriptedTransport, answer
-from deviceflow.worker import Worker, _worker
+from deviceflow.worker import Worker, _drive, _worker
+from deviceflow.worker._drive import Driven
+from deviceflow.worker._schedule import Due
 from tests.unit.worker.test_drive import OAUTH
 
 if TYPE_CHECKING:
@@ -127,3 +130,24 @@ def test_a_worker_goes_on_where_the_clock_is_set(kind: str, by: float, tmp_path:
     assert problems == []
     if by < 0:  # else the wall clock is right: time may have passed while the machine slept
         assert all(later - one >= 1.0 for one, later in pairwise(came))
+
+
+def test_no_login_is_forgotten_that_is_due_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Counter[str]()
+
+    async def drive(_: Any, flow_id: str, seq: int) -> Driven:
+        steps[flow_id] += 1
+        return Driven(Due(0.0, flow_id, seq + 1, "here") if steps[flow_id] < 20 else None)
+
+    monkeypatch.setattr(_drive, "drive", drive)
+
+    async def main() -> None:
+        async with AsyncClient(AsyncMemoryStore(), transport=AsyncScriptedTransport([])) as client:
+            worker = Worker(client)
+            for number in range(20):
+                worker._schedule.put(Due(0.0, f"f{number}", 1, "here"))
+            await worker.run(until_idle=True)
+
+    asyncio.run(main())
+
+    assert set(steps.values()) == {20}
