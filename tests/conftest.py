@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from deviceflow.audit import log
 from deviceflow.audit.events import schema
+from deviceflow.audit.mode import VARIABLE
 from deviceflow.testing import plugin
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
@@ -53,6 +54,12 @@ def _unless_skipped_in_ci(report: _Report) -> _Report:
         report.outcome = "failed"
         report.longrepr = f"In CI, no test may be skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have trails store each event, pending polls as well."""
+    monkeypatch.setenv(VARIABLE, "each")
 
 
 # Compiled: what checks a schema in Python takes longer than most of what is tested.

@@ -89,7 +89,7 @@ def main() -> int:
     crowds: dict[str, Competition] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-")))
-        zygote = stack.enter_context(Zygote())
+        zygote = stack.enter_context(Zygote(asked.trail))
         for kind in kinds:
             postgres = stack.enter_context(PostgresServer()) if kind == "postgresql" else None
             rng = Random(f"{asked.seed} {kind}")

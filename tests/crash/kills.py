@@ -336,7 +336,7 @@ def campaign(
 ) -> Tally:
     """Kill so many processes: at every named point first, then at random."""
     tally, begun = Tally(), time.monotonic()
-    cases, number = named(summarized=is_summarized(None)), 0
+    cases, number = named(summarized=is_summarized(None, "summary")), 0
     while cases or tally.kills.total() < kills:
         inside = folder / f"{kind}-{number}"
         inside.mkdir()

@@ -25,6 +25,7 @@ from deviceflow.audit.mode import VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from deviceflow.audit.mode import TrailMode
     from tests.crash.worker import Job
 
 PATIENCE: Final = 60.0  # seconds, for what takes a fraction of one
@@ -70,15 +71,18 @@ class Child:
 
 
 class Zygote:
-    """Starts children by way of that process. Only one thread may use it."""
+    """Starts children by way of that process. Only one thread may use it.
 
-    def __init__(self) -> None:
+    Args:
+        trail: What the children's stores keep of a trail.
+    """
+
+    def __init__(self, trail: TrailMode = "each") -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # What measures coverage would slow each child down, and is not saved by who is killed.
             env = {k: v for k, v in os.environ.items() if not k.startswith(_LEFT_OUT)}
-            if VARIABLE in os.environ:
-                env[VARIABLE] = os.environ[VARIABLE]
+            env[VARIABLE] = trail
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -137,9 +137,9 @@ class Place:
         return store  # type: ignore[return-value]  # or what has its methods
 
     def open(self, **options: Any) -> Any:
-        """Open the same place again, as another process would."""
+        """Open the same place again, as another process would. The trail stores each event."""
         how = {"keys": None, "plaintext": True} if self.plaintext else {"keys": self.keys}
-        options = how | options
+        options = {"trail": "each"} | how | options
         if self.kind == "memory" and self._opened:
             self._opened.append(self._opened[0])
         else:

@@ -128,4 +128,4 @@ def test_ctrl_c_leaves_each_login_open_and_no_lease(tmp_path: Path) -> None:
         assert {client.cancel(flow.id).state for flow in flows} == {State.FAILED}
         histories = [store.events(flow.id) for flow in flows]
     logged = {event["action"] for history in histories for event in history}
-    assert logged == {"issue_code", "poll", "pending", "retry", "cancel"}
+    assert logged == {"issue_code", "poll", "retry", "let_go", "cancel"}

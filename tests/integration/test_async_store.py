@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Flow
     from deviceflow.stores.sql.connection import Transaction
 
+pytestmark = pytest.mark.usefixtures("each_event")
+
 MANY: Final = 40
 WORKER: Final = Origin("w1")
 

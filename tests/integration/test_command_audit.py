@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
     from tests.integration.command import Command, Done
 
+pytestmark = pytest.mark.usefixtures("each_event")
+
 NASTY: Final = "\x1b[31mred\x1b]0;owned\x07 \u202eevil\u202c"
 
 

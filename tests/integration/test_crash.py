@@ -72,9 +72,7 @@ def summarized(
 ) -> Iterator[dict[bool, Scene]]:
     """Give scenes whose trails are summaries; by whether an `AsyncClient` plays."""
     with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(VARIABLE, "summary")  # for the children alone
-            zygote = stack.enter_context(Zygote())
+        zygote = stack.enter_context(Zygote("summary"))
         yield {
             is_async: stack.enter_context(
                 Scene(zygote, tmp_path_factory.mktemp("held"), postgres, is_async=is_async)
@@ -151,7 +149,7 @@ def test_random_moments_of_a_summarized_trail(
 
 def test_auditor_misses_a_transition_that_is_gone(tmp_path: Path) -> None:
     auditor = Auditor(tmp_path / "digests")
-    with SQLiteStore(tmp_path / "flows.db") as store:
+    with SQLiteStore(tmp_path / "flows.db", trail="each") as store:
         login = Login(Random(1), "f1")
         login.begin_in(store)
         login.keep(store, 5)

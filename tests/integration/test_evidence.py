@@ -91,11 +91,11 @@ def store(
     """Open a store, for tests that each use flows of their own."""
     if request.param == "sqlite":
         path = tmp_path_factory.mktemp("store") / "flows.db"
-        with SQLiteStore(path, synchronous="NORMAL") as store:
+        with SQLiteStore(path, synchronous="NORMAL", trail="each") as store:
             yield store
         return
     url = postgres_server.database()
-    with PostgresStore(url, keys=[generate_key()]) as store:
+    with PostgresStore(url, keys=[generate_key()], trail="each") as store:
         yield store
     postgres_server.drop(url)
 

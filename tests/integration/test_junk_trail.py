@@ -54,7 +54,7 @@ class Trail:
         self.path = folder / "flows.db"
         self.digests = folder / "digests"
         self.digests.mkdir()
-        with SQLiteStore(self.path, plaintext=True, synchronous="NORMAL") as store:
+        with SQLiteStore(self.path, plaintext=True, synchronous="NORMAL", trail="each") as store:
             scribe = Scribe(store)
             scribe.login("code", "pending", "token", "collect")
             scribe.login("code", "denied", at=BEGIN + 1000, provider=ROBOT, origin=BOB)

@@ -200,7 +200,8 @@ def test_grants_are_counted_by_what_became_of_their_refreshes(telemetry: Telemet
 def test_a_worker_s_work_is_measured(
     telemetry: Telemetry, server: LocalServer, tmp_path: Path
 ) -> None:
-    asyncio.run(work(telemetry, AsyncSQLiteStore(tmp_path / "flows.db"), server))
+    store = AsyncSQLiteStore(tmp_path / "flows.db", trail="each")
+    asyncio.run(work(telemetry, store, server))
     receiver = telemetry.export()
 
     assert sums(receiver, "deviceflow.logins", "outcome") == {"authorized": 1, "denied": 1}

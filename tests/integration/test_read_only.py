@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from deviceflow.server import LocalServer
     from tests.integration.command import Command, Done
 
+pytestmark = pytest.mark.usefixtures("each_event")
+
 ROOT: Final = os.geteuid() == 0
 AUDITOR: Final = 54321 if ROOT else os.geteuid()  # nobody has this number
 AUDIT_KEY: Final = "an audit key that the writer and the auditor have"
@@ -47,6 +49,7 @@ PATIENCE: Final = 60
 _CHILD: Final = """
 import contextlib, io, json, os, sys
 from deviceflow.cli import main
+
 folder, user, commands = json.loads(sys.argv[1])
 
 def run(folder, args):

@@ -102,7 +102,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Have the command write a report of many logins, some hostile, of a trail that was changed."""
     deviceflow = Command(tmp_path_factory.mktemp("home"))
     path = deviceflow.home / "flows.db"
-    with SQLiteStore(path, synchronous="NORMAL") as store:
+    with SQLiteStore(path, synchronous="NORMAL", trail="each") as store:
         fill(store, 60)
         scribe = Scribe(store)
         scribe.login(

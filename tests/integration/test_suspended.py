@@ -194,6 +194,7 @@ def test_suspended_when_it_connects(stage: Stage) -> None:
     assert stage.told("suspended", "delivered") is None
 
 
+@pytest.mark.usefixtures("each_event")
 @pytest.mark.parametrize(("seconds", "approved_after"), PAUSES)
 def test_suspended_anywhere(tmp_path: Path, seconds: float, approved_after: float) -> None:
     points = points_of_a_login(tmp_path)

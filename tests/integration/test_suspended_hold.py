@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from deviceflow.audit.mode import VARIABLE
 from deviceflow.core.states import Reason
 from tests.crash.checks import unfolded, wrong_with_history, wrong_with_polls
 from tests.crash.fixtures import kind, postgres  # noqa: F401  # fixtures
@@ -43,10 +42,7 @@ POINTS: Final = (
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
     """Run what forks children that hold logins."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "summary")  # for the children alone
-        zygote = Zygote()
-    with zygote:
+    with Zygote("summary") as zygote:
         yield zygote
 
 

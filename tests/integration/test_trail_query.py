@@ -120,7 +120,8 @@ def test_a_login_that_is_not_there(store: SQLStore) -> None:
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
     path = tmp_path / "t.db"
-    with SQLiteStore(path, keys=[generate_key()], synchronous="NORMAL") as store:
+    keys = [generate_key()]
+    with SQLiteStore(path, keys=keys, synchronous="NORMAL", trail="each") as store:
         Scribe(store).login("code", "pending", "pending", "token")
         with closing(sqlite3.connect(path)) as database, database:
             names = ", ".join(f'"{name}"' for name in STORED)

@@ -16,7 +16,7 @@ from deviceflow.cli import exits
 from deviceflow.core.ports import Claim
 from deviceflow.core.states import Reason
 from deviceflow.providers.oauth import OAuth
-from tests.crash.checks import wrong_with_history, wrong_with_polls
+from tests.crash.checks import unfolded, wrong_with_history, wrong_with_polls
 from tests.crash.gate import Rule, WatchedServer
 from tests.crash.places import KINDS, time_and_place
 from tests.stored import get
@@ -96,7 +96,7 @@ class Stage:
         found: list[str] = []
         for login in logins:
             [entry] = self.server.log(str(login.name))
-            history = self.store.events(login.id)
+            history = unfolded(self.store.events(login.id))
             found += wrong_with_polls(entry, history)
             found += wrong_with_history(get(self.store, login.id), history)
         return found
@@ -223,7 +223,7 @@ def test_a_second_signal_interrupts_the_request_and_stores_that(stage: Stage) ->
 @on_both
 def test_a_worker_that_is_killed_is_taken_over_from(stage: Stage) -> None:
     logins = [stage.start(f"robot-{n}", Rule(None)) for n in range(3)]
-    with stage.worker() as worker:
+    with stage.worker(DEVICEFLOW_TRAIL="each") as worker:
         until(lambda: all(get(stage.store, login.id).seq >= 3 for login in logins))
         worker.process.kill()
         worker.process.wait(PATIENCE)

@@ -32,8 +32,8 @@ class JSONLinesAudit:
         key: The audit key; by default `DEVICEFLOW_AUDIT_KEY`. Without a key, events are chained
             without MACs, so anybody could replace the whole chain.
         fsync: Whether each line is synced to the disk before the login continues.
-        trail: As for `SQLiteStore`. With a store that keeps a trail of its own, events are left out
-            of the file only if they are left out of the store.
+        trail: As for `SQLiteStore`, but `each` by default. With a store that keeps a trail of its
+            own, events are left out of the file only if they are left out of the store.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class JSONLinesAudit:
         fsync: bool = True,
         trail: TrailMode | None = None,
     ) -> None:
-        self._summarize = is_summarized(trail)
+        self._summarize = is_summarized(trail, "each")
         self.path: Path = Path(path).absolute()
         self._key = AuditKey.of([key] if key else configured())
         self._fsync = fsync

@@ -67,7 +67,7 @@ def add_store(parser: ArgumentParser) -> None:
         "--trail",
         choices=("each", "summary"),
         help="store each event of a login, or the number of pending polls instead of their events;"
-        " by default DEVICEFLOW_TRAIL, else each",
+        " by default DEVICEFLOW_TRAIL, else summary",
     )
 
 

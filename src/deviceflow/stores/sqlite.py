@@ -39,8 +39,9 @@ class SQLiteStore(SQLStore):
         synchronous: With `FULL`, committed data survives a power cut. `NORMAL` is several times
             faster, but a power cut may lose the last transactions, even a token.
         trail: `each` stores every event. `summary` leaves out polls that were answered `pending`,
-            and stores their number and times, and a hash over them, with the next event. By default
-            `DEVICEFLOW_TRAIL`, else `each`. Processes with different settings may share a store.
+            and stores their number and times, and a hash over them, with the next event; a wait
+            then writes nothing in between. By default `DEVICEFLOW_TRAIL`, else `summary`. Processes
+            with different settings may share a store.
 
     Raises:
         StoreError: The file cannot be used. The message says why, and the hint what to do.

@@ -39,8 +39,6 @@ CODE = answer(
 @pytest.mark.parametrize(
     ("said", "environment", "summarized"),
     [
-        (None, None, False),
-        (None, "", False),
         (None, "each", False),
         (None, "summary", True),
         ("each", "summary", False),
@@ -54,14 +52,25 @@ def test_program_decides_and_else_the_environment(
     if environment is not None:
         monkeypatch.setenv(VARIABLE, environment)
 
-    assert is_summarized(said) is summarized
+    assert is_summarized(said, "each") is summarized
+    assert is_summarized(said, "summary") is summarized
+
+
+@pytest.mark.parametrize("environment", [None, ""])
+def test_nobody_decides(monkeypatch: pytest.MonkeyPatch, environment: str | None) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if environment is not None:
+        monkeypatch.setenv(VARIABLE, environment)
+
+    assert not is_summarized(None, "each")
+    assert is_summarized(None, "summary")
 
 
 def test_unknown_mode_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "some")
 
     with pytest.raises(UsageError, match="no mode 'some'"):
-        is_summarized(None)
+        is_summarized(None, "each")
 
 
 def written(path: Path, mode: TrailMode) -> tuple[list[dict[str, Any]], list[str]]:

@@ -155,6 +155,7 @@ def test_how_a_grant_stood(store: SQLiteStore, life: GrantLife) -> None:
     assert lost.seq == grant.events[-1]["seq"]
 
 
+@pytest.mark.usefixtures("each_event")
 def test_how_a_login_stood(store: SQLiteStore) -> None:
     login = query.one(store, Scribe(store).login("code", "pending", "pending", "token", "collect"))
     polled = next(i for i, event in enumerate(login.events) if event["action"] == "poll")

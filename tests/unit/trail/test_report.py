@@ -207,6 +207,7 @@ def test_the_numbers(store: SQLiteStore) -> None:
     assert "store t.db since 2026-11-18 11:06:40 UTC" in text
 
 
+@pytest.mark.usefixtures("each_event")
 def test_each_login_is_drawn_along_its_states(store: SQLiteStore) -> None:
     Scribe(store).login("code", "pending", "slow_down", "crash", "lost", "token", "collect")
 

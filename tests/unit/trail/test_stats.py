@@ -40,6 +40,7 @@ def said(login: Login, *, whole: bool = False) -> list[tuple[str, str]]:
     return [(line.state, line.message) for line in login.story(whole=whole)]
 
 
+@pytest.mark.usefixtures("each_event")
 def test_a_login_that_was_approved(store: SQLiteStore, scribe: Scribe) -> None:
     login = query.one(store, scribe.login("code", "pending", "pending", "token", "collect"))
 

@@ -170,7 +170,7 @@ class SQLMethods:
         self._dialect = connection.statements.dialect
         self._find_sealer = find_sealer
         self._read_only = read_only
-        self._summarize = self.holds = is_summarized(trail) and not read_only
+        self._summarize = self.holds = is_summarized(trail, "summary") and not read_only
         self._name = name
         self._rows: Rows
         self.audit_key: AuditKey | None
