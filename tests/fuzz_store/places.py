@@ -249,8 +249,8 @@ class Place:
         flow = Flow(name, self.provider(name), at, name=f"name-{name}", verifier=verifier)
         store.add(flow)
         rows = self.earlier[name] = []
-        for move in moves:
-            for moved in _moved(flow, move, at, self.servers.honest):
+        for number, move in enumerate(moves):
+            for moved in _moved(flow, move, at + 20 * number, self.servers.honest):
                 rows += self.rows("flows", name)
                 assert store.commit(flow, render(flow, moved, Origin("w1", pid=7)))
 

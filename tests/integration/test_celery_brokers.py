@@ -65,6 +65,7 @@ def wait_for_need(here: Place) -> None:
     here.wait_until(lambda: here.lines("mails"), "somebody is told of the need")
 
 
+@pytest.mark.usefixtures("each_event")  # one of them names the task that polled
 def test_redis_loses_what_it_had_and_workers_die_while_they_poll_and_while_they_refresh(
     place: Made, redis: Redis
 ) -> None:

@@ -85,7 +85,7 @@ def possible(flow: Flow) -> list[Step]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteStore]:
     path = tmp_path_factory.mktemp("histories") / "flows.db"
-    with SQLiteStore(path, synchronous="NORMAL") as opened:
+    with SQLiteStore(path, synchronous="NORMAL", trail="each") as opened:
         yield opened
 
 
