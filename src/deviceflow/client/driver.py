@@ -30,7 +30,7 @@ class Driver:
         holds: The same.
         lease: The lease of all that is held; None while nothing is.
         renewing: Whether somebody is renewing it just now.
-        looking: Who looks, while all wait, for logins that others have moved.
+        watcher: The hold that looks for moved logins, while all holds wait.
         taken: Held logins that others have moved.
         flows: The logins that a worker holds, by their ids.
     """
@@ -45,10 +45,10 @@ class Driver:
         self._flow_ids: set[str] = set()
         self._names: set[str] = set()
         self._looked = 0.0
-        self._next_name: str | None = None
+        self._reserved_name: str | None = None
         self.lease: Lease | None = None
         self.renewing = False
-        self.looking: object = None
+        self.watcher: object = None
         self.taken: set[str] = set()
         self.flows: dict[str, Flow] = {}
 
@@ -68,22 +68,22 @@ class Driver:
             self.taken.clear()
             return lease.owner
 
-    def begin_as(self, name: str) -> str:
-        """Return the name to take a lease by: this one, unless somebody here does so just now."""
+    def reserve_name(self, name: str) -> str:
+        """Return the name to begin the next lease by, the same for all that begin it at once."""
         with self._lock:
-            self._next_name = self._next_name or name
-            return self._next_name
+            self._reserved_name = self._reserved_name or name
+            return self._reserved_name
 
-    def end_begin(self) -> None:
-        """Take no lease by the name that was to be next."""
+    def drop_name(self) -> None:
+        """Have the next lease another name than the one that was reserved."""
         with self._lock:
-            self._next_name = None
+            self._reserved_name = None
 
     def take(self, lease: Lease) -> None:
         """Hold by another lease from now on."""
         with self._lock:
             self._names.add(lease.owner)
-            self._next_name = None
+            self._reserved_name = None
             self.lease = lease
 
     def lose(self, flow_id: str) -> None:
@@ -100,23 +100,23 @@ class Driver:
         """Tell whether this process held logins by a name."""
         return name in self._names
 
-    def move(self, flow_id: str) -> None:
-        """Know that a login was moved that may be held here."""
+    def mark_moved(self, flow_id: str) -> None:
+        """Note that others have moved a login, if this client holds any."""
         with self._lock:
             if self.lease is not None:
                 self.taken.add(flow_id)
 
-    def forget(self, flow_ids: Iterable[str]) -> None:
-        """Forget which logins were moved, apart from those that wait here."""
+    def forget_moved(self, flow_ids: Iterable[str]) -> None:
+        """Forget that logins were moved, except those that are still held here."""
         with self._lock:
             self.taken.difference_update(set(flow_ids) - self._flow_ids - self.flows.keys())
 
-    def who_is_to_look(self) -> str | None:
-        """Return a login for which somebody waits who should look from now on, if nobody does."""
+    def next_to_watch(self) -> str | None:
+        """Return a held login whose hold is to be the watcher; None if there is a watcher."""
         with self._lock:
-            return next(iter(self._flow_ids), None) if self.looking is None else None
+            return next(iter(self._flow_ids), None) if self.watcher is None else None
 
-    def is_to_look(self, clocks: Clocks) -> bool:
+    def is_look_due(self, clocks: Clocks) -> bool:
         """Tell whether to look for what others have moved: after `LOOK` seconds."""
         due = clocks.steady - self._looked >= LOOK
         if due:

@@ -263,7 +263,7 @@ async def adopt(
         replaces: Whether the token may replace tokens that the grant has.
 
     Returns:
-        Whether that was done; not if others went on with the grant or the login.
+        Whether that was done; not if others have moved the grant or the login.
     """
     flow = await world.load_login(flow_id)
     token = flow.token
@@ -396,7 +396,7 @@ async def log_in(
         if await adopt(world, name, provider, purpose, login.id, replaces=replaces):
             await _end_former(world, name)
             return
-        # Others went on with the grant: with its need, with a refresh, or with the login's token.
+        # Others have moved the grant: its need, a refresh, or the login's token.
         login = await get(world, login.id)
         stored = await world.store.load(Grant, name, world.clocks().shared, by="name")
         if replaces and stored is not None:

@@ -14,10 +14,10 @@ Before each request the client knows by both of its clocks that the lease outlas
 it renews the lease first. A lease that has ended is never renewed. The client then holds the login
 again, as another driver, by a poll that is stored: unless others have moved the login meanwhile.
 
-**Others** may move a login that is held, such as by cancelling it. A client looks twice a
-second whether somebody did, for all that it holds: one of those who wait does, and wakes the
-others. What the client would store after that is refused, since the login is at another transition
-by then.
+**Others** may move a login that is held, for example cancel it. A client looks for that twice a
+second, for all logins that it holds: one hold, the watcher, asks the store, and wakes the others.
+After that, the store refuses what the client would commit, since the login is at another
+transition.
 """
 
 from __future__ import annotations
@@ -80,25 +80,25 @@ class Hold:
     async def sleep(self, world: World, seconds: float) -> None:
         """Wait for the next step, or until others have moved the login."""
         driver = world.context.driver
-        if self.flow is None or driver.looking is not None:
+        if self.flow is None or driver.watcher is not None:
             await self._sleep(world, seconds)
             return
-        driver.looking = self
+        driver.watcher = self
         try:
             until = world.clocks().steady + seconds
             while (left := until - (began := world.clocks().steady)) > 0:
                 await self._sleep(world, least := min(left, LOOK))
                 if world.clocks().steady < began + least / 2:
                     break
-                with suppress(StoreError):  # which the next step meets, if it lasts
+                with suppress(StoreError):  # the next step raises it, if the store still fails
                     if await _look(world, self._flow_id):
                         break
         finally:
-            driver.looking = None
+            driver.watcher = None
 
     async def _sleep(self, world: World, seconds: float) -> None:
         await world.sleep(seconds, self._flow_id)
-        world.watch(self._flow_id)  # what has woken it is seen by the next step
+        world.watch(self._flow_id)  # the next step sees what has woken it
 
     async def end(self, world: World) -> None:
         """Give the login back, if it is held."""
@@ -109,7 +109,7 @@ class Hold:
 
     async def _leave(self, world: World) -> None:
         await stop(world, self._flow_id)
-        other = world.context.driver.who_is_to_look()
+        other = world.context.driver.next_to_watch()
         if other is not None:
             world.wake(other)
 
@@ -152,17 +152,18 @@ async def lease_to_hold(world: World) -> Lease:
         if owner is not None:
             seen = tuple(driver.taken)
             now = await _holder(world).drive(owner, clocks.now, seconds, seen=seen)
-            driver.forget(seen)
+            if now is not None:
+                driver.forget_moved(seen)
         if owner is None or now is None:
             if driver.lease is not lease:
-                return await lease_to_hold(world)  # others have begun another meanwhile
-            owner = driver.begin_as(context.identity.worker())
+                return await lease_to_hold(world)  # another task has begun a lease meanwhile
+            owner = driver.reserve_name(context.identity.worker())
             clocks = world.clocks()
             now = await _holder(world).drive(owner, clocks.now, seconds, begin=True)
     finally:
         driver.renewing = False
-    if now is None:  # it ended before this process learned that it had begun
-        driver.end_begin()
+    if now is None:  # the lease ended before the store's answer came
+        driver.drop_name()
         return await lease_to_hold(world)
     lease = await lease_of(world, owner, seconds, clocks, now)
     driver.take(lease := lease.narrowed(context.store_clock))
@@ -229,13 +230,13 @@ async def _is_taken(world: World, flow: Flow) -> bool:
 
 
 async def _look(world: World, flow_id: str) -> bool:
-    """Tell whether others have moved a login. Wake who waits for others that were moved."""
+    """Tell whether others have moved a login. Wake the holds of all logins that were moved."""
     driver, clocks = world.context.driver, world.clocks()
     lease = driver.lease
-    if lease is not None and driver.is_to_look(clocks):
+    if lease is not None and driver.is_look_due(clocks):
         moved = await world.store.select(queries.taken(lease.owner), clocks.now)
         for other in set(moved) - driver.taken:
-            driver.move(other)
+            driver.mark_moved(other)
             world.wake(other)
     return flow_id in driver.taken
 

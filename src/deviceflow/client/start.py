@@ -128,7 +128,7 @@ async def _ask_for_code(world: World, login: Login) -> Login:
 async def adopt(
     world: World, provider: Provider, token_endpoint: str, device_code: Secret
 ) -> Login:
-    """Return a login that goes on with a device code issued elsewhere."""
+    """Return a login that uses a device code issued elsewhere."""
     allow_http, server = provider.allow_http, provider.server
     code = DeviceCode(device_code, endpoint(token_endpoint, allow_http=allow_http, server=server))
     flow = await _create(world, provider, None, None, {})

@@ -91,6 +91,6 @@ async def cancel(world: World, flow_id: str, detail: str | None) -> Login:
         cancelled = flow.cancel(now, detail)
         if await recorder.record(world, flow, cancelled, world.context.identity.worker()):
             break
-    world.context.driver.move(flow_id)
+    world.context.driver.mark_moved(flow_id)
     world.wake(flow_id)
     return Login.of(flow, flow.wait_seconds(now))

@@ -845,7 +845,7 @@ class Grant:
             self.outage = self.outage.ended(now, end)
 
     def late_answer(self, token: Token, attempt: int, now: float) -> Transition:
-        """Take tokens that arrived after others went on with the grant.
+        """Take tokens that arrived after others had moved the grant.
 
         Nothing is revoked, as that could take all tokens of the grant along. The tokens are set
         aside, and used if the stored ones are refused.

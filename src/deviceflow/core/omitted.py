@@ -5,9 +5,10 @@ trail in the mode `summary` stores neither event. Both are still links of the ch
 covers the hash before it. So the next event that is stored has, as its `prev_hash`, a hash over all
 events that were left out. Its field `omitted` says what they were.
 
-If whoever held the login died, nobody knows what they did last. Then the run is not counted: it has
-as many events as they might have had, and the next event's `prev_hash` is the hash of the stored
-event before the run, a poll that says how many may follow.
+If the process that held the login died, or if another process moved the login, the store does not
+know how many polls there were. Then the run is not counted: it has as many events as are possible,
+and the next event's `prev_hash` is the hash of the stored event before the run, a poll that says
+how many may follow.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ CLOCK_TOLERANCE: Final = 1.0
 
 
 def seconds_between(earlier: str, later: str) -> float:
-    """Return the seconds between two times as in events; infinite if one is no such time."""
+    """Return the seconds between two times as in events; infinite if either is not a time."""
     try:
         parted = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
     except (TypeError, ValueError):

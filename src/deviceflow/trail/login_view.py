@@ -413,7 +413,7 @@ def _left_out(run: Omitted, before: float, dest: str | None, attempt: int | None
     """Yield the lines for a run of events that were left out, as they are for the events."""
     since, until = seconds_of(run.since) or before, seconds_of(run.until) or before
     if not run.counted:
-        yield Line(since, POLLING, None, "held by somebody who died: the polls are unknown", POLL)
+        yield Line(since, POLLING, None, "held: how many polls were sent is unknown", POLL)
         return
     begun_in_polling = (dest == POLLING) != bool(run.events % 2)
     if begun_in_polling:

@@ -2,8 +2,8 @@
 
 Where the store allows it, a worker holds the logins that it drives: see `deviceflow.client.hold`.
 Else no lease is held between two steps. A worker then knows that a login is its own by the login's
-version: if the store has the version that the worker's last step left, nobody else went on with the
-login. So each login is polled by one worker.
+version: if the store has the version that the worker's last step left, no other has moved it.
+So each login is polled by one worker.
 """
 
 from __future__ import annotations
