@@ -377,7 +377,7 @@ def _no_code(wire: _Wire, login: Login) -> requests.RequestException:
     if wire.status != 200:
         return wire.error(login)
     return requests.exceptions.InvalidJSONError(
-        f"What {login.provider.server} answered is not a device code: {login.detail or 'no JSON'}."
+        f"What {login.provider.server} answered is no device code: {login.detail or 'no JSON'}."
     )
 
 
