@@ -1,4 +1,4 @@
-"""`grants`, `token --fresh` and `logout`: what they print, and what they advise."""
+"""`grants`, `token` and `logout`: what they print, and what they advise."""
 
 from __future__ import annotations
 
@@ -29,22 +29,27 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
     again = deviceflow("grants", "login", "nightly")
     listed = deviceflow("grants", "list", "--json")
     token = deviceflow("token", "nightly", "--fresh")
-    as_login = deviceflow("token", "nightly")
+    found = deviceflow("token", "nightly", "--min-ttl", "5")
+    status = deviceflow("status", "nightly")
+    unnamed = deviceflow("logout")
     doubted = deviceflow("grants", "doubt")
     ended = deviceflow("logout", "nightly")
     gone = deviceflow("token", "nightly", "--fresh")
 
     assert (login.code, again.code) == (0, 0), login.err
     assert login.out.startswith("nightly active, until ")
+    assert login.err.endswith("Logged in. For a token: deviceflow token nightly\n")
     assert "no login was started" in again.err
-    assert again.err.endswith("deviceflow resume --again nightly\n")
+    assert again.err.endswith("deviceflow resume --again nightly\n")  # and not: Logged in
     assert again.out == login.out
     assert "revocations" not in login.out
     assert [json.loads(line)["name"] for line in listed.out.splitlines()] == ["nightly"]
     assert (token.code, token.err) == (0, "")
     assert len(token.out.split()) == 1
-    assert as_login.code == exits.USAGE
-    assert "A grant has this name. For its token, add --fresh." in as_login.err
+    assert (found.code, found.out) == (0, token.out)
+    assert (status.code, status.out.splitlines()[0] + "\n") == (0, login.out)
+    assert unnamed.code == exits.USAGE
+    assert unnamed.err.endswith("Give one of: nightly\n")
     assert doubted.out == "1 grant is in doubt\n"
     assert ended.out.startswith("nightly revoked\n")
     assert gone.code == exits.PENDING
@@ -55,9 +60,17 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
     ("arguments", "advice"),
     [
         (("token", "nobody", "--fresh"), "deviceflow grants login nobody PROVIDER"),
-        (("token", "nobody", "--fresh", "--acknowledge"), "deviceflow logout NAME"),
-        (("token", "nobody", "--min-ttl", "5"), "Add --fresh."),
-        (("logout", "nobody"), "deviceflow grants list"),
+        (("token", "nobody", "--fresh", "--acknowledge"), "deviceflow logout nobody"),
+        (("token", "nobody", "--min-ttl", "5"), "deviceflow grants login nobody PROVIDER"),
+        (("status", "nobody"), "The store has no login and no grant 'nobody'."),
+        (("status", "a b"), "deviceflow grants login 'a b' PROVIDER. The store: "),
+        (("logout", "nobody"), "deviceflow grants list. The store: "),
+        (("logout",), "There are no grants to end."),
+        (("login", "--show-token"), "Where to log in is missing. Nothing was sent."),
+        (("login", "--show-token", "--client-id", "x"), "Where to log in is missing."),
+        (("whoami",), "deviceflow grants list"),
+        (("auth", "login"), "deviceflow login PROVIDER"),
+        ((), "Help on a command: deviceflow help COMMAND"),
         (("worker", "--tokens-after", "3d"), "Add --purge."),
         (("worker", "--max-age", "3"), "Add --check PATH."),
     ],
@@ -70,6 +83,17 @@ def test_mistake_is_answered_with_advice(
 
     assert (done.code, done.out) == (exits.USAGE, "")
     assert advice in done.err
+
+
+def test_login_is_not_taken_for_a_grant(deviceflow: Command, server: LocalServer) -> None:
+    started = deviceflow("start", "--issuer", server.url, "--client-id", "robot", "--json")
+    login = json.loads(started.out)["flow_id"]
+
+    token = deviceflow("token", login, "--min-ttl", "5")
+    end = deviceflow("logout", login)
+
+    assert f"--min-ttl is for grants, and {login} is a login." in token.err
+    assert f"A login has this id: deviceflow cancel {login}." in end.err
 
 
 def test_server_on_a_port_that_is_taken(deviceflow: Command, server: LocalServer) -> None:

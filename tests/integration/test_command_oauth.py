@@ -374,7 +374,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
         (["--issuer", "http://a.example", "--client-id", "x"], "plain http"),
         (
             ["--token-endpoint", "https://a.example/t", "--client-id", "x"],
-            "both device_authorization_endpoint and token_endpoint",
+            "Add --device-authorization-endpoint URL;",
         ),
         (["--issuer", "https://a.example", "--client-id", "x", "--client-auth", "tls"], "one of"),
         (["studio.example.com", "--client-id", "x"], "does not support client-id"),

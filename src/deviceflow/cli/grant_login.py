@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.cli import changes, exits, options, stored, streams
+from deviceflow.core.notice import argument
 from deviceflow.errors import DeviceFlowError, WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def log_in(
     Raises:
         DeviceFlowError: As for `Client.log_in`, unless it was printed as a change.
     """
-    if not args.again and stored.needs_no_login(client, name):
+    ready = not args.again and stored.needs_no_login(client, name)
+    if ready:
         stored.say_no_login(args, name)
     told = changes.Changes(lambda _: _again(args), until_saved=True) if args.json_events else None
     try:
@@ -58,6 +60,11 @@ def log_in(
             timeout=args.timeout,
             on_step=None if told is None else told.step,
         )
+    except KeyboardInterrupt:
+        streams.say("")
+        again = stored.command(args, f"resume {argument(name)}")
+        streams.say(f"The login is still open. To continue: {again}")
+        raise
     except streams.OutputError:
         raise
     except DeviceFlowError as error:
@@ -68,12 +75,23 @@ def log_in(
         told.error(error, client.get(told.login.id))
         return exits.of(error)
     if told is None:
-        stored.say_grant(args, view)
+        _say(args, view, new=not ready)
     elif told.login is None:
         changes.show("saved", _facts(view))
     else:
         told.result(client.get(told.login.id), _facts(view))
     return 0
+
+
+def _say(args: GrantLoginOptions, view: GrantView, *, new: bool) -> None:
+    """Print how a grant stands, and after a login, how to get its token."""
+    if args.json:
+        stored.say_grant(args, view)
+        return
+    streams.show(stored.grant_line(view))
+    if new:
+        token = stored.command(args, f"token {argument(view.name)}")
+        streams.say(f"Logged in. For a token: {token}")
 
 
 def _again(args: GrantLoginOptions) -> list[str]:

@@ -27,16 +27,32 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
-            guess = _guess(str(value), map(str, action.choices))
+            guess = _MEANT.get(str(value)) if action.dest == "command" else None
+            guess = guess or _guess(str(value), map(str, action.choices))
             raise argparse.ArgumentError(
                 action, f"{value!r} is not one of {', '.join(map(str, action.choices))}.{guess}"
             )
+
+
+_MEANT = dict.fromkeys(("auth", "signin", "log-in"), " To log in: deviceflow login PROVIDER") | {
+    "whoami": " To see what there is: deviceflow grants list",
+    "ls": " Did you mean list?",
+    "revoke": " Did you mean logout?",
+    "log-out": " Did you mean logout?",
+    "signout": " Did you mean logout?",
+    "refresh": " For a token that is good now: deviceflow token NAME",
+}
+"""Commands of other programs, and what they are here."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments. The result has them as they were given, too, as `argv`."""
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
+    if not argv:
+        for line in build().format_help().splitlines():
+            streams.say(line)
+        raise SystemExit(exits.USAGE)
     parser = build(argv[:1])
     args, unknown = parser.parse_known_args(argv)
     if unknown:

@@ -17,6 +17,7 @@ from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core import wording
 from deviceflow.core.notice import argument
+from deviceflow.core.sanitize import printable
 from deviceflow.core.states import GrantState, Reason, State
 from deviceflow.core.suggest import did_you_mean
 from deviceflow.errors import (
@@ -110,7 +111,7 @@ def check_exists(args: StoreOptions) -> None:
     if not (args.store or os.environ.get(VARIABLE)):
         hint = (
             f"If the login is in another store, name it: --store or {VARIABLE}. To start a login:"
-            " deviceflow login, or for a grant: deviceflow grants login NAME PROVIDER"
+            " deviceflow login PROVIDER, or for a grant: deviceflow grants login NAME PROVIDER"
         )
     raise StoreError(f"There is no store at {file}.", hint=hint)
 
@@ -209,6 +210,25 @@ def _check_durable(kept: Store | AsyncStore) -> None:
             "A login in memory would be lost at the end of this command.",
             hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
         )
+
+
+def find(args: StoreOptions, client: Client, name: str) -> Login | GrantView:
+    """Return the login of this id, else the grant of this name.
+
+    Raises:
+        UnknownLoginError: The store has neither.
+    """
+    try:
+        return client.get(name)
+    except UnknownLoginError:
+        with suppress(UsageError):
+            return client.grant(name)
+    similar = did_you_mean(name, (view.name for view in client.grants()))
+    log_in = command(args, f"grants login {argument(name)} PROVIDER")
+    raise UnknownLoginError(
+        f"The store has no login and no grant {printable(name, 100)!r}.",
+        hint=f"{similar}To log in, and keep it: {log_in}",
+    )
 
 
 def facts(login: Login) -> dict[str, Any]:
@@ -332,7 +352,8 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
             raise
         except (DeviceFlowError, ImportError) as error:
             if isinstance(error, UnknownLoginError | UnknownGrantError) and _names:
-                error.hint = f"{error.hint or ''} The store: {_names[-1]}.".lstrip()
+                hint = f"{error.hint}." if error.hint else ""
+                error.hint = f"{hint.replace('..', '.')} The store: {_names[-1]}.".lstrip()
             if getattr(args, "json_events", False):
                 changes.show("error", trouble(error, args))
             elif getattr(args, "json", False):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _OF_THE_LOGIN: Final = ("purpose", "scope_ceiling")
 _FOR_STUDIO: Final = ("allow_http", "scopes")
-_WHERE: Final = ("issuer", "device_authorization_endpoint", "token_endpoint")
+_ENDPOINTS: Final = ("device_authorization_endpoint", "token_endpoint")
+_WHERE: Final = ("issuer", *_ENDPOINTS)
 
 
 class Asked(NamedTuple):
@@ -116,12 +117,23 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
     for flag in settings.keys() & {*profiles.FLAGS}:
         settings[flag] = settings[flag] in (True, "1", "true")
     required = dict(asked.require)
-    if name is None and any(key in settings for key in _WHERE):
+    if name is None:
+        if not any(key in settings for key in _WHERE):
+            raise UsageError(
+                "Where to log in is missing. Nothing was sent.",
+                hint="Name a provider (deviceflow providers list), use --issuer URL, or name a DVC"
+                " Studio by its host, or as studio.",
+            )
         _no_studio_options(asked)
+        _check_both_endpoints(settings)
         _no_parameters(parameters, {}, "A server that is not named")
         _check_places(places)
         return OAuth(**_with_id(settings), require=required)
-    if name is not None and name != "studio" and not _is_address(name):
+    url = urlsplit(_address(name))
+    supplied = known.at(url.hostname or "") if _is_address(name) else None
+    if supplied and not places and not url.path.strip("/"):
+        name = supplied
+    if name != "studio" and not _is_address(name):
         entry = known.entry(name)
         _no_studio_options(asked)
         _no_parameters(parameters, entry.parameters, entry.title)
@@ -133,9 +145,9 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         urls = [url for key in PLACES if (url := getattr(of, key))]
         _check_one_server({"provider": found["provider"]}, urls, places)
         return replace(of, **{key: setting.value for key, setting in places.items()})
-    if name is not None and places:
+    if places:
         raise _mixed({"provider": found["provider"]}, places)
-    if name is not None and (supplied := known.at(urlsplit(_address(name)).hostname or "")):
+    if supplied:
         raise UsageError(
             f"{printable(name, 100)} is the provider {supplied!r}, and no DVC Studio."
             " Nothing was sent.",
@@ -149,6 +161,17 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         if key in _FOR_STUDIO or "environment" not in found[key].source
     }
     return _studio(asked, None if name == "studio" else name, settings, required)
+
+
+def _check_both_endpoints(settings: Mapping[str, Any]) -> None:
+    """Check that a server without an issuer has both endpoints."""
+    missing = [key for key in _ENDPOINTS if key not in settings]
+    if "issuer" not in settings and missing:
+        option = f"--{missing[0].replace('_', '-')}"
+        raise UsageError(
+            f"The {missing[0].replace('_', ' ')} is missing.",
+            hint=f"Add {option} URL; or use --issuer URL only, if the server has metadata.",
+        )
 
 
 def _check_places(places: Mapping[str, Setting]) -> None:

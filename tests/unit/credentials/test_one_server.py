@@ -221,7 +221,6 @@ def test_what_is_shown_recorded_and_contacted_is_one_server(
             ["--issuer", A, "--token-endpoint", f"{B}/t"],
             f"--issuer {A} and --token-endpoint {B}/t each name a server.",
         ),
-        (["github.com"], "github.com is the provider 'github', and no DVC Studio."),
         (["https://github.com/login"], "https://github.com/login is the provider 'github'"),
     ],
 )
@@ -235,6 +234,17 @@ def test_both_are_named_as_they_are_spelled(
 
     assert said in str(refused.value)
     assert "Nothing was sent." in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["github.com", "https://github.com", "github.com/"])
+def test_host_of_a_known_provider_is_that_provider(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_CONFIG", "/nowhere")
+
+    by_host = provider_of(["start", host, "--client-id", "robot"])
+
+    assert by_host == provider_of(["start", "github", "--client-id", "robot"])
 
 
 def test_profile_and_command_line_are_named_as_they_are_spelled(

@@ -83,7 +83,7 @@ GROUPS = {
             "handover",
             "print the token of a login or a grant",
             "dWnn2E-zC3LqZb0o --output token.txt --acknowledge",
-            "nightly --fresh",
+            "nightly",
         ),
         "export-env": Entry(
             "handover", "print the token as shell commands", "dWnn2E-zC3LqZb0o --acknowledge"

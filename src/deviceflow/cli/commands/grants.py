@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from deviceflow.cli import arguments, grant_login, options, stored, streams, target
 from deviceflow.cli.commands import Command
+from deviceflow.core.notice import argument
+from deviceflow.errors import DeviceFlowError, UnknownGrantError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from deviceflow.client._sync import Client
 
 
 class NameOptions(options.JobOptions):
     """The options of the commands on one grant."""
 
-    name: str
+    name: str | None
 
 
 class LoginOptions(options.TargetOptions, grant_login.GrantLoginOptions):
@@ -27,7 +32,7 @@ class LoginOptions(options.TargetOptions, grant_login.GrantLoginOptions):
 def _add_grants(parser: ArgumentParser) -> None:
     parser.description = (
         "A grant is the permission that a person gave a program once. It gives tokens for months."
-        " For a token of a grant: deviceflow token NAME --fresh"
+        " For a token of a grant: deviceflow token NAME"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, command, what in (
@@ -58,7 +63,8 @@ def _add_logout(parser: ArgumentParser) -> None:
         "End a grant: wipe its tokens from the store, and revoke them at the server if the server"
         " supports it (RFC 7009)."
     )
-    _add_name(parser)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the grant's name")
+    options.add_job(parser)
 
 
 def _add_login(parser: ArgumentParser) -> None:
@@ -86,13 +92,18 @@ def _add_doubt(parser: ArgumentParser) -> None:
 
 
 def _list(args: options.JobOptions) -> int:
+    some = args.json or not streams.on_terminal()
     for view in stored.client(args).grants():
+        some = True
         streams.show(json.dumps(view.to_dict()) if args.json else stored.grant_line(view))
+    if not some:
+        log_in = stored.command(args, "grants login NAME PROVIDER")
+        streams.say(f"There are no grants. To log in for one: {log_in}")
     return 0
 
 
 def _show(args: NameOptions) -> int:
-    stored.say_grant(args, stored.client(args).grant(args.name))
+    stored.say_grant(args, stored.client(args).grant(str(args.name)))
     return 0
 
 
@@ -108,7 +119,19 @@ def _login(args: LoginOptions) -> int:
 
 
 def _log_out(args: NameOptions) -> int:
-    view = stored.client(args, notifies=True).log_out(args.name)
+    client = stored.client(args, notifies=True)
+    try:
+        view = client.log_out(name := _of_one(args, client))
+    except UnknownGrantError as unknown:
+        with suppress(DeviceFlowError):
+            login = client.get(name)
+            cancel = stored.command(args, f"cancel {login.id}")
+            unknown.hint = (
+                "A login has this id. Its token is yours: revoke it at the server."
+                if login.state.ended
+                else f"A login has this id: {cancel}"
+            )
+        raise
     stored.say_grant(args, view)
     if view.revocations:
         streams.say(
@@ -116,6 +139,21 @@ def _log_out(args: NameOptions) -> int:
             " tries again."
         )
     return 0
+
+
+def _of_one(args: NameOptions, client: Client) -> str:
+    """Return the name that was given. For none, the error has the names that there are.
+
+    Raises:
+        UsageError: No name was given.
+    """
+    if args.name is not None:
+        return args.name
+    names = [argument(view.name) for view in client.grants() if view.state.gives_tokens]
+    raise UsageError(
+        "Log out of what? No name was given.",
+        hint=f"Give one of: {', '.join(names)}" if names else "There are no grants to end.",
+    )
 
 
 def _doubt(args: options.JobOptions) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.cli.sink import TokenFile
+from deviceflow.core.grant_view import GrantView
+from deviceflow.core.notice import argument
+from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Secret
-from deviceflow.errors import UnknownGrantError, UnknownLoginError, UsageError
+from deviceflow.errors import UnknownGrantError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -58,23 +60,25 @@ def _add_acknowledge(parser: ArgumentParser) -> None:
 
 def _add_token(parser: ArgumentParser) -> None:
     parser.description = (
-        "Print the token of a login that was approved; or with --fresh, a token of a grant that can"
-        " be used now, refreshed if need be."
+        "Print a token of a grant that can be used now, refreshed if need be; or the token of a"
+        " login that was approved."
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="print an access token of the grant of this name"
+        "--fresh",
+        action="store_true",
+        help="for jobs: NAME is a grant's, and with --profile it may be new",
     )
     parser.add_argument(
         "--min-ttl",
         type=arguments.seconds,
         metavar="SECONDS",
-        help=f"with --fresh: how long the token must live at least ({_MIN_TTL:g})",
+        help=f"of a grant: how long the token must live at least ({_MIN_TTL:g})",
     )
     parser.add_argument(
         "--timeout",
         type=arguments.seconds,
         metavar="SECONDS",
-        help="with --fresh: how long the command may take to get one",
+        help="of a grant: how long the command may take to get one",
     )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
@@ -84,8 +88,8 @@ def _add_token(parser: ArgumentParser) -> None:
     _add_acknowledge(parser)
     parser.add_argument(
         "id",
-        metavar="ID",
-        help="the login's id, as printed by start; with --fresh, the grant's name",
+        metavar="NAME|ID",
+        help="the grant's name, or the login's id, as printed by start",
     )
     options.add_job(parser)
 
@@ -109,11 +113,14 @@ def _check_options(args: TokenOptions) -> None:
     if args.fresh and args.acknowledge:
         raise UsageError(
             "--acknowledge is for the token of a login: a grant keeps its tokens.",
-            hint="To end the grant: deviceflow logout NAME",
+            hint=f"To end the grant: {stored.command(args, f'logout {argument(args.id)}')}",
         )
     for option, value in (("--min-ttl", args.min_ttl), ("--timeout", args.timeout)):
         if not args.fresh and value is not None:
-            raise UsageError(f"{option} is for grants.", hint="Add --fresh.")
+            raise UsageError(
+                f"{option} is for grants, and {printable(args.id, 100)} is a login.",
+                hint=f"Omit {option}.",
+            )
 
 
 def _token(args: TokenOptions) -> int:
@@ -122,9 +129,10 @@ def _token(args: TokenOptions) -> int:
     Raises:
         UsageError: Options do not go together, or there is no such login or grant.
     """
-    _check_options(args)
     creates = args.fresh and _may_begin(args)
-    client = stored.client(args, creates=creates, notifies=args.fresh)
+    client = stored.client(args, creates=creates, notifies=True)
+    args.fresh = args.fresh or isinstance(stored.find(args, client, args.id), GrantView)
+    _check_options(args)
     sink = None if args.output is None else TokenFile(args.output)
 
     def put(token: Token | AccessToken) -> None:
@@ -145,13 +153,7 @@ def _token(args: TokenOptions) -> int:
     if args.fresh:
         put(_fresh(client, args))
         return 0
-    try:
-        _hand_over(client, args, put)
-    except UnknownLoginError as unknown:
-        with suppress(UnknownGrantError):
-            client.grant(args.id)
-            unknown.hint = "A grant has this name. For its token, add --fresh."
-        raise
+    _hand_over(client, args, put)
     return 0
 
 

@@ -184,7 +184,7 @@ def _log_in(args: ResumeOptions, name: str) -> int:
         raise UsageError(
             "A grant keeps its tokens in the store.",
             hint="Log in without --output, --save and --show-token. For a token:"
-            f" {stored.command(args, f'token --fresh {argument(name)}')}",
+            f" {stored.command(args, f'token {argument(name)}')}",
         )
     return grant_login.log_in(args, stored.client(args, notifies=True), name)
 
@@ -192,7 +192,7 @@ def _log_in(args: ResumeOptions, name: str) -> int:
 def _prepare(args: WaitingOptions) -> None:
     if args.output is None and not (args.save or args.show_token):
         raise UsageError(
-            "No place for the token was given, so no login was started.",
+            "No place for the token was given. Nothing was sent.",
             hint="Use --output FILE, --save keyring, or --show-token for stdout.",
         )
     if args.verbose:

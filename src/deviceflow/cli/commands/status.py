@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from deviceflow.cli import exits, options, stored, streams
 from deviceflow.cli.commands import Command
 from deviceflow.core.explain import error_of, instructions
+from deviceflow.core.grant_view import GrantView
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import Handover, State
 from deviceflow.errors import UnknownLoginError
@@ -36,8 +37,15 @@ class ListOptions(options.JobOptions):
 
 
 def _add_status(parser: ArgumentParser) -> None:
-    parser.description = "Show the state of a login, and where to approve it. No request is sent."
-    parser.add_argument("id", nargs="?", metavar="ID", help="by default the newest open login")
+    parser.description = (
+        "Show the state of a grant; or of a login, and where to approve it. No request is sent."
+    )
+    parser.add_argument(
+        "id",
+        nargs="?",
+        metavar="NAME|ID",
+        help="a grant's name, or a login's id; by default the newest open login",
+    )
     options.add_job(parser)
 
 
@@ -55,7 +63,10 @@ def _add_list(parser: ArgumentParser) -> None:
 
 def _status(args: StatusOptions) -> int:
     client = stored.client(args)
-    login = client.get(args.id) if args.id is not None else _newest(client)
+    login = _newest(client) if args.id is None else stored.find(args, client, args.id)
+    if isinstance(login, GrantView):
+        stored.say_grant(args, login)
+        return 0
     if args.json:
         streams.show(json.dumps(stored.all_facts(login)))
         return stored.code(login)
@@ -68,7 +79,8 @@ def _status(args: StatusOptions) -> int:
     if login.state in (State.EXPIRED, State.FAILED):
         streams.say(f"deviceflow: {error_of(login)}")
     elif stored.outlived(login):
-        streams.say("The code has expired. Step the login to see whether it was approved in time.")
+        step = stored.command(args, f"step {login.id}")
+        streams.say(f"The code has expired. To see whether it was approved in time: {step}")
     elif login.user_code and not login.state.ended:
         for line in instructions(login):
             streams.show(line)
@@ -86,9 +98,11 @@ def _list(args: ListOptions) -> int:
     problems: list[DeviceFlowError] = []
     skip_ended = not (args.all or args.state)
     headed = args.json or not streams.on_terminal()
+    some = headed
     for login in stored.client(args).logins(skip_ended=skip_ended, on_problem=problems.append):
         if args.state not in (None, login.state):
             continue
+        some = True
         if args.json:
             streams.show(json.dumps(stored.all_facts(login)))
             continue
@@ -97,6 +111,8 @@ def _list(args: ListOptions) -> int:
             streams.show(_row(title for title, _ in columns))
             headed = True
         streams.show(_row(value for _, value in columns))
+    if not (some or problems):
+        streams.say("No login is open." if skip_ended else "There is no such login.")
     for problem in problems:
         streams.say(f"deviceflow: {problem}")
     return exits.FAILED if problems else 0
