@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from deviceflow.cli import exits
 from deviceflow.server import LocalServer, Settings
-from tests.integration.command import decide
+from tests.integration.command import COMMAND, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +87,54 @@ def test_mistake_is_answered_with_advice(
 
     assert (done.code, done.out) == (exits.USAGE, "")
     assert advice in done.err
+
+
+def test_interrupted_login_of_a_grant_continues_as_the_message_says(
+    deviceflow: Command, server: LocalServer
+) -> None:
+    target = ("--issuer", server.url, "--client-id", "robot", "--no-browser")
+    with deviceflow.running("grants", "login", "nightly", *target) as running:
+        code = running.when_asked()
+        running.process.send_signal(signal.SIGINT)
+        ended = running.end()
+    advised = ended.err.partition("To continue: deviceflow ")[2].splitlines()[0].split()
+    shown: list[str] = []
+
+    def person(page: str, user_code: str) -> None:
+        shown.append(user_code)
+        decide(server, "approve")(page, user_code)
+
+    again = deviceflow(*advised, "--no-browser", act=person)
+
+    assert (ended.code, shown, again.code) == (exits.INTERRUPTED, [code], 0), again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list",), "No login is open."),
+        (("list", "--state", "failed"), "There is no such login."),
+        (("grants", "list"), "There are no grants. To log in for one: deviceflow grants login"),
+    ],
+)
+@pytest.mark.usefixtures("kept")
+def test_empty_list_says_so_on_a_terminal_only(
+    deviceflow: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb"), os.fdopen(theirs, "wb") as terminal:
+        seen = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            env=deviceflow.environment,
+            text=True,
+            check=True,
+        )
+    piped = deviceflow(*arguments)
+
+    assert seen.stderr.startswith(said)
+    assert (piped.code, piped.out, piped.err) == (0, "", "")
 
 
 def test_login_is_not_taken_for_a_grant(deviceflow: Command, server: LocalServer) -> None:

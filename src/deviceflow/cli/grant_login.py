@@ -61,9 +61,10 @@ def log_in(
             on_step=None if told is None else told.step,
         )
     except KeyboardInterrupt:
-        streams.say("")
-        again = stored.command(args, f"resume {argument(name)}")
-        streams.say(f"The login is still open. To continue: {again}")
+        if any(login.name == name for login in client.logins()):
+            again = stored.command(args, f"grants login {argument(name)}")
+            streams.say("")
+            streams.say(f"The login is still open. To continue: {again}")
         raise
     except streams.OutputError:
         raise
