@@ -61,7 +61,7 @@ def log_in(
             on_step=None if told is None else told.step,
         )
     except KeyboardInterrupt:
-        if any(login.name == name for login in client.logins()):
+        for _ in [login for login in client.logins() if login.name == name]:
             again = stored.command(args, f"grants login {argument(name)}")
             streams.say("")
             streams.say(f"The login is still open. To continue: {again}")
