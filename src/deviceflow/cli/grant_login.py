@@ -61,7 +61,7 @@ def log_in(
             on_step=None if told is None else told.step,
         )
     except KeyboardInterrupt:
-        for _ in [login for login in client.logins() if login.name == name]:
+        if any(login.name == name for login in client.logins()):
             again = stored.command(args, f"grants login {argument(name)}")
             streams.say("")
             streams.say(f"The login is still open. To continue: {again}")
