@@ -368,8 +368,17 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
         (["github", "--client-id", "x", "--token-name", "t"], "Only DVC Studio"),
         (["keycloak", "--client-id", "x", "--set", "base=https://a.example"], "needs realm"),
-        (["google", "--client-id", "x"], "needs a client secret"),
+        (["keycloak", "--client-id", "x"], "On the command line: --set base=… --set realm=…"),
+        (["google", "--client-id", "x"], "Say where it is: --client-secret env:NAME or file:PATH"),
+        (
+            ["github", "--client-id", "x", "--client-auth", "private_key_jwt"],
+            "Say where it is: --private-key env:NAME or file:PATH",
+        ),
         (["oracle-idcs", "--client-id", "x", "--set", "domain=d"], "needs scope"),
+        (
+            ["oracle-idcs", "--client-id", "x", "--set", "domain=d"],
+            "On the command line: --scopes …",
+        ),
         (["--issuer", "https://a.example", "--client-id", "x", "--set", "a=b"], "--set"),
         (["--issuer", "http://a.example", "--client-id", "x"], "plain http"),
         (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from deviceflow.credentials import configured, profiles
 from deviceflow.credentials.configured import Asked
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from deviceflow.cli.options import TargetOptions
     from deviceflow.core.provider import Provider
     from deviceflow.credentials.profiles import Settled
+
+
+_ARGUMENT: Final = re.compile(r"\b([a-z_]+)='env:NAME' or 'file:PATH'")
 
 
 def settled(args: TargetOptions) -> Settled:
@@ -49,6 +53,9 @@ def provider(args: TargetOptions) -> Provider:
     except InsecureURLError as insecure:
         if "allow_http" in (insecure.hint or ""):
             insecure.hint = "Use https, or allow http to this server with --allow-http."
+        raise
+    except UsageError as wrong:
+        wrong.hint = _ARGUMENT.sub(_as_option, wrong.hint or "")
         raise
 
 
@@ -88,6 +95,11 @@ def look_for_secret(provider: Provider) -> None:
         resolve(auth.reference, "private_key")
     elif auth.reference is not None:
         resolve(auth.reference)
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    """Return an argument of Python's in a hint as the command spells it."""
+    return f"--{argument[1].replace('_', '-')} env:NAME or file:PATH"
 
 
 def _pair(text: str) -> tuple[str, str]:

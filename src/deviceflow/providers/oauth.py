@@ -216,7 +216,7 @@ class OAuth:
         if missing:
             raise UsageError(
                 f"{entry.title} needs {', '.join(missing)}.",
-                hint=f"Give it as {missing[0]}=…, or on the command line --set {missing[0]}=…",
+                hint="On the command line: " + " ".join(f"--set {key}=…" for key in missing),
             )
         where = {
             key: pattern.format(**parameters)
@@ -304,7 +304,8 @@ class OAuth:
         if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
             raise UsageError(
                 f"{self.quirks.title} needs {', '.join(missing)}.",
-                hint=f"Give it as an argument: {missing[0]}=…",
+                hint="On the command line: "
+                + " ".join(f"--{name.replace('_', '-')} …" for name in missing),
             )
         return asked
 
