@@ -148,6 +148,15 @@ def test_login_is_not_taken_for_a_grant(deviceflow: Command, server: LocalServer
     assert f"A login has this id: deviceflow cancel {login}." in end.err
 
 
+def test_advice_keeps_a_path_with_dots(deviceflow: Command, server: LocalServer) -> None:
+    there = ("--store", f"sqlite:///{deviceflow.home}/../logins.db")
+    deviceflow("start", "--issuer", server.url, "--client-id", "robot", *there)
+
+    done = deviceflow("token", "nobody", *there)
+
+    assert f"PROVIDER --store {there[1]}. The store: " in done.err
+
+
 def test_server_on_a_port_that_is_taken(deviceflow: Command, server: LocalServer) -> None:
     port = server.url.rpartition(":")[2]
 

@@ -368,7 +368,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
         (["github", "--client-id", "x", "--token-name", "t"], "Only DVC Studio"),
         (["keycloak", "--client-id", "x", "--set", "base=https://a.example"], "needs realm"),
-        (["keycloak", "--client-id", "x"], "On the command line: --set base=… --set realm=…"),
+        (["keycloak", "--client-id", "x"], "on the command line: --set base=… --set realm=…"),
         (["google", "--client-id", "x"], "Say where it is: --client-secret env:NAME or file:PATH"),
         (
             ["github", "--client-id", "x", "--client-auth", "private_key_jwt"],
@@ -377,7 +377,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
         (["oracle-idcs", "--client-id", "x", "--set", "domain=d"], "needs scope"),
         (
             ["oracle-idcs", "--client-id", "x", "--set", "domain=d"],
-            "On the command line: --scopes …",
+            "on the command line: --scopes …",
         ),
         (["--issuer", "https://a.example", "--client-id", "x", "--set", "a=b"], "--set"),
         (["--issuer", "http://a.example", "--client-id", "x"], "plain http"),

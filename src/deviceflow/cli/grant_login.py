@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from deviceflow.cli import changes, exits, options, stored, streams
@@ -61,10 +62,7 @@ def log_in(
             on_step=None if told is None else told.step,
         )
     except KeyboardInterrupt:
-        if any(login.name == name for login in client.logins()):
-            again = stored.command(args, f"grants login {argument(name)}")
-            streams.say("")
-            streams.say(f"The login is still open. To continue: {again}")
+        _say_open(args, client, name)
         raise
     except streams.OutputError:
         raise
@@ -82,6 +80,15 @@ def log_in(
     else:
         told.result(client.get(told.login.id), _facts(view))
     return 0
+
+
+def _say_open(args: GrantLoginOptions, client: Client, name: str) -> None:
+    """After Ctrl-C, print how to continue the login, if there is one."""
+    with suppress(DeviceFlowError):
+        if any(login.name == name for login in client.logins()):
+            again = stored.command(args, f"grants login {argument(name)}")
+            streams.say("")
+            streams.say(f"The login is still open. To continue: {again}")
 
 
 def _say(args: GrantLoginOptions, view: GrantView, *, new: bool) -> None:

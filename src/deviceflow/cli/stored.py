@@ -352,8 +352,8 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
             raise
         except (DeviceFlowError, ImportError) as error:
             if isinstance(error, UnknownLoginError | UnknownGrantError) and _names:
-                hint = f"{error.hint}." if error.hint else ""
-                error.hint = f"{hint.replace('..', '.')} The store: {_names[-1]}.".lstrip()
+                stop = "" if not error.hint or error.hint.endswith(".") else "."
+                error.hint = f"{error.hint or ''}{stop} The store: {_names[-1]}.".lstrip()
             if getattr(args, "json_events", False):
                 changes.show("error", trouble(error, args))
             elif getattr(args, "json", False):

@@ -21,7 +21,7 @@ NOTIFIED_AT_ONCE: Final = 10
 """How many notifications are sent at a time at most."""
 
 NOTIFY_FOR: Final = 20.0
-"""Seconds after which a sweep begins no more notifications. The next one goes on with others."""
+"""Seconds after which a sweep starts no more notifications. The next sweep sends the rest."""
 
 _T = TypeVar("_T")
 

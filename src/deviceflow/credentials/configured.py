@@ -129,9 +129,8 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         _no_parameters(parameters, {}, "A server that is not named")
         _check_places(places)
         return OAuth(**_with_id(settings), require=required)
-    url = urlsplit(_address(name))
-    supplied = known.at(url.hostname or "") if _is_address(name) else None
-    if supplied and not places and not url.path.strip("/"):
+    supplied, path = _known_at(name) if _is_address(name) else (None, "")
+    if supplied and not places and not path:
         name = supplied
     if name != "studio" and not _is_address(name):
         entry = known.entry(name)
@@ -149,7 +148,7 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         raise _mixed({"provider": found["provider"]}, places)
     if supplied:
         raise UsageError(
-            f"{printable(name, 100)} is the provider {supplied!r}, and no DVC Studio."
+            f"{printable(name, 100)} is the provider {supplied!r}, not a DVC Studio."
             " Nothing was sent.",
             hint=f"Name the provider: {supplied}",
         )
@@ -252,6 +251,19 @@ def _no_studio_options(asked: Asked) -> None:
 def _is_address(target: str) -> bool:
     """Tell a host from a provider's name, which has no dots, colons or slashes."""
     return any(char in target for char in ".:/") or target == "localhost"
+
+
+def _known_at(address: str) -> tuple[str | None, str]:
+    """Return the name of the known provider at an address, if there is one, and the path.
+
+    Raises:
+        UsageError: It is not an address.
+    """
+    try:
+        url = urlsplit(_address(address))
+    except ValueError:
+        raise UsageError(f"{printable(address, 100)} is not a host or a URL.") from None
+    return known.at(url.hostname or ""), url.path.strip("/")
 
 
 def _address(host: str | None) -> str:

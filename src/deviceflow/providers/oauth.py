@@ -216,7 +216,8 @@ class OAuth:
         if missing:
             raise UsageError(
                 f"{entry.title} needs {', '.join(missing)}.",
-                hint="On the command line: " + " ".join(f"--set {key}=…" for key in missing),
+                hint=f"Pass {', '.join(f'{key}=…' for key in missing)}; or on the command line: "
+                + " ".join(f"--set {key}=…" for key in missing),
             )
         where = {
             key: pattern.format(**parameters)
@@ -304,7 +305,7 @@ class OAuth:
         if missing := [name for name in self.quirks.requires if not getattr(asked, name, None)]:
             raise UsageError(
                 f"{self.quirks.title} needs {', '.join(missing)}.",
-                hint="On the command line: "
+                hint=f"Pass {', '.join(f'{name}=…' for name in missing)}; or on the command line: "
                 + " ".join(f"--{name.replace('_', '-')} …" for name in missing),
             )
         return asked

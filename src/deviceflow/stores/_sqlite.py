@@ -214,7 +214,7 @@ class SQLiteConnection:
         """
         if self._connection is not None and not look:
             return self._connection
-        # SQLite goes on with a file that was removed, and what it keeps there is lost.
+        # SQLite keeps writing to a file that was removed, and those writes are lost.
         found = os.stat(self._file)  # noqa: PTH116  # a path object costs, at each poll
         check_private(self.path, found.st_mode)
         if self._connection is None or self._inode != (found.st_dev, found.st_ino):

@@ -247,6 +247,16 @@ def test_host_of_a_known_provider_is_that_provider(
     assert by_host == provider_of(["start", "github", "--client-id", "robot"])
 
 
+@pytest.mark.parametrize("address", ["[", "http://[", "a.b]c", "[::1"])
+def test_what_is_neither_a_host_nor_a_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("DEVICEFLOW_CONFIG", "/nowhere")
+
+    with pytest.raises(UsageError):
+        provider_of(["start", address, "--client-id", "robot"])
+
+
 def test_profile_and_command_line_are_named_as_they_are_spelled(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:

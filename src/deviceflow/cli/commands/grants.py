@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 class NameOptions(options.JobOptions):
     """The options of the commands on one grant."""
 
+    name: str
+
+
+class LogoutOptions(options.JobOptions):
+    """The options of `logout`."""
+
     name: str | None
 
 
@@ -103,7 +109,7 @@ def _list(args: options.JobOptions) -> int:
 
 
 def _show(args: NameOptions) -> int:
-    stored.say_grant(args, stored.client(args).grant(str(args.name)))
+    stored.say_grant(args, stored.client(args).grant(args.name))
     return 0
 
 
@@ -118,10 +124,11 @@ def _login(args: LoginOptions) -> int:
     return grant_login.log_in(args, client, args.name, provider, purpose)
 
 
-def _log_out(args: NameOptions) -> int:
+def _log_out(args: LogoutOptions) -> int:
     client = stored.client(args, notifies=True)
+    name = _named(args, client)
     try:
-        view = client.log_out(name := _of_one(args, client))
+        view = client.log_out(name)
     except UnknownGrantError as unknown:
         with suppress(DeviceFlowError):
             login = client.get(name)
@@ -141,7 +148,7 @@ def _log_out(args: NameOptions) -> int:
     return 0
 
 
-def _of_one(args: NameOptions, client: Client) -> str:
+def _named(args: LogoutOptions, client: Client) -> str:
     """Return the name that was given. For none, the error has the names that there are.
 
     Raises:

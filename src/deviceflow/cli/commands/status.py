@@ -98,11 +98,9 @@ def _list(args: ListOptions) -> int:
     problems: list[DeviceFlowError] = []
     skip_ended = not (args.all or args.state)
     headed = args.json or not streams.on_terminal()
-    some = headed
     for login in stored.client(args).logins(skip_ended=skip_ended, on_problem=problems.append):
         if args.state not in (None, login.state):
             continue
-        some = True
         if args.json:
             streams.show(json.dumps(stored.all_facts(login)))
             continue
@@ -111,7 +109,7 @@ def _list(args: ListOptions) -> int:
             streams.show(_row(title for title, _ in columns))
             headed = True
         streams.show(_row(value for _, value in columns))
-    if not (some or problems):
+    if not (headed or problems):
         streams.say("No login is open." if skip_ended else "There is no such login.")
     for problem in problems:
         streams.say(f"deviceflow: {problem}")

@@ -62,7 +62,7 @@ class Table(ABC, Generic[_R]):
         secrets: The kinds of the records' secrets, which are the names of their columns.
         columns: The columns that are authenticated, in the order in which they are read; the head
             and the MAC are the last two.
-        times: The columns that say when something is to be done, and by whom.
+        times: The columns with the time of the next step, and with the holder of the lease.
         others: What is read of a row beside, in SQL: when it was used, by what, and who holds it.
     """
 
