@@ -51,8 +51,8 @@ def _driver(library: str) -> str:
 
 CLIENTS: Final = {
     "deviceflow": Client(
-        command=f"{_PYTHON} -m deviceflow login --issuer {{issuer}} --client-id {{client_id}}"
-        " --show-token --store memory:",
+        command=f"{_PYTHON} -m deviceflow login --once --issuer {{issuer}}"
+        " --client-id {client_id} --show-token --store memory:",
         distribution="deviceflow",
     ),
     "msal": Client(command=_driver("msal"), distribution="msal", tls=True),

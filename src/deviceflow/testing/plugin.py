@@ -42,42 +42,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_ignore_collect(config: pytest.Config) -> bool | None:
-    """Collect no tests of the program beside the client's, unless they are asked for."""
-    named = config.args_source is config.ArgsSource.ARGS
-    return True if config.getoption("--deviceflow-client", None) and not named else None
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker, and refuse a client that cannot be run before anything is."""
+    config.addinivalue_line("markers", _MARK)
+    if (command := _client(config)) is not None:
+        from deviceflow.testing.conformance._items import prepare  # noqa: PLC0415
+
+        prepare(config, command, config.getoption("--deviceflow-tls"))
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which client is checked by what."""
+    if _client(config) is None:
+        return []
+    from deviceflow.testing.conformance._items import header  # noqa: PLC0415
+
+    return header(config)
+
+
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Add the checks of the client."""
-    command = config.getoption("--deviceflow-client", None)
-    if command:
+    """Add the checks of the client: before `-k` and `-m`, after the hooks of a `conftest.py`."""
+    if _client(config) is not None:
         from deviceflow.testing.conformance._items import collect  # noqa: PLC0415
 
-        items += collect(session, command, config.getoption("--deviceflow-tls"))
+        items += collect(session)
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table of the client's checks."""
-    if config.getoption("--deviceflow-client", None):
+    if _client(config) is not None:
         from deviceflow.testing.conformance._items import summary  # noqa: PLC0415
 
         ended = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-        terminalreporter.section("conformance of the device-flow client")
-        for line in summary(ended):
-            terminalreporter.write_line(line)
+        if table := summary(ended):
+            terminalreporter.section("conformance of the device-flow client")
+            for line in table:
+                terminalreporter.write_line(line)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    config.addinivalue_line("markers", _MARK)
-    if config.getoption("--deviceflow-client", None):
-        config.addinivalue_line("markers", "slow: a check that takes long by its nature")
+def _client(config: pytest.Config) -> str | None:
+    command: str | None = config.getoption("--deviceflow-client", None)
+    return command
 
 
 @pytest.fixture

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from deviceflow._version import __version__
 from deviceflow.errors import UsageError
 from deviceflow.testing.conformance._checks import CHECKS
 from deviceflow.testing.conformance._judge import Result
 from deviceflow.testing.conformance._run import JOBS, Kit
-from deviceflow.testing.conformance._table import lines
+from deviceflow.testing.conformance._table import badge, lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from deviceflow.testing.conformance._checks import Check
 
+_OPTION: Final = "--deviceflow-client"
 _PROPERTY: Final = "deviceflow-client"
 _TOLD: Final = ("verdict", "problems", "notes", "polls", "early", "seconds")
 _WHERE: Final = Path(__file__)
+_KIT: Final = pytest.StashKey[Kit]()
 
 
 class CheckFailed(Exception):  # noqa: N818  # it is how a check ended
@@ -85,14 +87,22 @@ class CheckItem(pytest.Item):
         self.check = check
         if check.slow:
             self.add_marker("slow")
+        if self.config.pluginmanager.hasplugin("timeout"):
+            self.add_marker(pytest.mark.timeout(0))  # the kit has a deadline of its own
 
     def runtest(self) -> None:
         """Wait for the result.
 
         Raises:
             CheckFailed: The client did something wrong.
+            pytest.exit.Exception: The program cannot be run, in this check or any other.
         """
-        result = self.parent.result_of(self)
+        try:
+            result = self.parent.result_of(self)
+        except UsageError as wrong:
+            if hasattr(self.config, "workerinput"):
+                raise  # a worker of pytest-xdist cannot end the run
+            pytest.exit(f"{_OPTION}: {wrong}", pytest.ExitCode.USAGE_ERROR)
         # By the report, which pytest-xdist brings from its workers.
         seen = {name: getattr(result, name) for name in _TOLD}
         self.user_properties.append((_PROPERTY, {"name": result.check.name} | seen))
@@ -115,31 +125,45 @@ class CheckItem(pytest.Item):
         return _WHERE, None, f"{self.parent.name}: {self.check.name}"
 
 
-def collect(session: pytest.Session, command: str, tls: str | None) -> list[CheckItem]:
-    """Return the items for a client.
+def prepare(config: pytest.Config, command: str, tls: str | None) -> None:
+    """Make the kit for a client, and leave out the tests of the program beside it.
+
+    Only paths on the command line bring these tests in: not `testpaths`, nor a path in `addopts`.
 
     Raises:
-        pytest.UsageError: The command has an unknown placeholder, or there is no such program,
-            or the PEM file is none.
+        pytest.UsageError: The command or the PEM file cannot be used.
     """
     try:
-        kit = Kit(command, tls=Path(tls) if tls else None)
-    except (UsageError, OSError) as wrong:
-        raise pytest.UsageError(f"--deviceflow-client: {wrong}") from None
-    program = shlex.split(command)[0]
-    if "{" not in program and shutil.which(program) is None:
-        raise pytest.UsageError(
-            f"--deviceflow-client: There is no program {program!r}. Give the path of the program."
-        )
-    parent = ClientCollector.from_parent(
-        session, name="deviceflow-client", nodeid="deviceflow-client"
-    )
-    parent.kit = kit
-    return list(parent.collect())
+        config.stash[_KIT] = Kit(command, tls=Path(tls) if tls else None)
+    except UsageError as wrong:
+        raise pytest.UsageError(f"{_OPTION}: {wrong}") from None
+    config.addinivalue_line("markers", "slow: a check that takes long by its nature")
+    if {*config.args}.isdisjoint(map(os.fspath, config.invocation_params.args)):
+        config.args = []
+
+
+def header(config: pytest.Config) -> list[str]:
+    """Say what is run, by which version of the kit, and what is left out."""
+    begun = f"deviceflow {__version__}: {len(CHECKS)} checks of a device-flow client (RFC 8628)"
+    told = [begun, f"client: {config.stash[_KIT].command}"]
+    if not config.args:
+        told.append("The project's own tests are left out; name their paths to run them too.")
+    return told
+
+
+def collect(session: pytest.Session) -> list[CheckItem]:
+    """Return the items for the client."""
+    parent = ClientCollector.from_parent(session, name=_PROPERTY, nodeid=_PROPERTY)
+    parent.kit = session.config.stash[_KIT]
+    items = list(parent.collect())
+    # So that pytest counts them.
+    report = pytest.CollectReport(parent.nodeid, "passed", None, [*items])
+    session.config.hook.pytest_collectreport(report=report)
+    return items
 
 
 def summary(reports: Iterable[pytest.TestReport]) -> list[str]:
-    """Return the table of the checks that were run; nothing if there were none."""
+    """Return the table of the checks that were run and the badge; nothing if there were none."""
     seen: dict[str, Any] = {
         facts["name"]: facts
         for report in reports
@@ -151,4 +175,4 @@ def summary(reports: Iterable[pytest.TestReport]) -> list[str]:
         for check in CHECKS
         if check.name in seen
     ]
-    return lines(results) if results else []
+    return [*lines(results), "", badge(results)] if results else []

@@ -1,4 +1,8 @@
-"""Says what a client did wrong, from what its server saw and how its process ended."""
+"""Says what a client did wrong, from what its server saw and how its process ended.
+
+Each mismatch names what was expected and what came, codes and tokens too: they were made up for the
+check. Only where something leaked, it says where, and does not repeat it.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,8 @@ _BEGINNING: Final = ACCESS_TOKEN[:10]
 _LATE: Final = 3.0
 _LESS_OFTEN: Final = 1.5
 _TAIL: Final = 2000
+_SHOWN: Final = 120
+_FORM: Final = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +95,12 @@ def _ending(check: Check, record: Record, outcome: Outcome) -> Iterator[str]:
     elif outcome.code < 0:
         yield f"expected an exit status, and signal {-outcome.code} ended the client"
     elif outcome.code == 0 and not _issued(record):
-        yield "expected a failure, and the client exited with 0 without a token"
+        yield "expected an exit status other than 0, and 0 came, without a token"
     elif outcome.code != 0 and check.expected == "token" and check.level in ("must", "should"):
-        yield f"expected the token, and the client exited with {outcome.code}"
+        yield f"expected the token and exit status 0, and {outcome.code} came"
     if outcome.code == 0 and _BEGINNING in outcome.out and ACCESS_TOKEN not in outcome.out:
-        yield "expected the token, and the client printed a part of it"
+        printed = next(line for line in outcome.out.splitlines() if _BEGINNING in line)
+        yield f"expected {ACCESS_TOKEN!r} to be printed, and {_value(printed)} came"
     if not record.codes:
         yield "expected a request for a code, and none came"
 
@@ -126,17 +133,19 @@ def _early(record: Record) -> list[tuple[float, float]]:
 
 
 def _harm(record: Record, outcome: Outcome) -> Iterator[str]:
-    printed = outcome.out + outcome.err
+    printed = {"stdout": outcome.out, "stderr": outcome.err}
+    codes = (DEVICE_CODE, quote(DEVICE_CODE), quote_plus(DEVICE_CODE))
     if record.strays:
-        yield "expected the device code at its server only, and it was sent to another host"
-    if any(form in printed for form in (DEVICE_CODE, quote(DEVICE_CODE), quote_plus(DEVICE_CODE))):
-        yield "expected the device code to stay secret, and the client printed it"
-    if any(mark in printed for mark in MARKS):
-        yield "expected clean text, and the client printed the server's terminal escapes"
+        yield "expected the device code to go to localhost only, and it came to 127.0.0.1"
+    if leaks := [name for name, text in printed.items() if any(code in text for code in codes)]:
+        yield f"expected the device code to stay secret, and it was on {' and '.join(leaks)}"
+    if marks := [mark for mark in MARKS if any(mark in text for text in printed.values())]:
+        yield f"expected clean text, and {' and '.join(map(ascii, marks))} came from the server"
     if "javascript:" in outcome.opened:
-        yield "expected a web address in the browser, and the client opened javascript:"
+        yield f"expected a browser with a web address, and {_value(outcome.opened.strip())} came"
     if outcome.memory > MOST_MEMORY:
-        yield f"expected a limit for answers, and the client used {outcome.memory >> 20} MiB"
+        most, used = MOST_MEMORY >> 20, outcome.memory >> 20
+        yield f"expected at most {most} MiB of memory for an answer, and {used} MiB were used"
 
 
 def _requests(record: Record) -> Iterator[str]:
@@ -148,9 +157,10 @@ def _requests(record: Record) -> Iterator[str]:
     ):
         for one in sent:
             if one.method != "POST":
-                yield f"expected the {what} to be a POST, and a {one.method} came"
+                yield f"expected POST for the {what}, and {one.method} came"
             elif one.form is None:
-                yield f"expected the {what} to be a form, and another body came"
+                came = _value(one.content_type) if one.content_type else "none"
+                yield f"expected Content-Type {_FORM!r} for the {what}, and {came} came"
             else:
                 yield from _fields(what, one, wanted)
 
@@ -159,10 +169,11 @@ def _fields(what: str, sent: Sent, wanted: dict[str, str | None]) -> Iterator[st
     form = sent.form or {}
     for name, value in wanted.items():
         if not form.get(name) if value is None else form.get(name) != value:
-            came = "another value" if name in form else "none"
-            yield f"expected {name} in the {what}, and {came} came"
+            wish = name if value is None else f"{name} {value!r}"
+            came = _value(form[name]) if name in form else "none"
+            yield f"expected {wish} in the {what}, and {came} came"
     if what == "poll" and "client_id" not in form and not sent.authorization:
-        yield "expected the client to identify itself in the poll, and it did not"
+        yield "expected client_id or the header Authorization in the poll, and neither came"
 
 
 def _notes(record: Record, outcome: Outcome) -> Iterator[str]:
@@ -184,13 +195,14 @@ def _noted_polls(record: Record) -> Iterator[str]:
     check, polls = record.check, record.polls
     for poll, (seconds, _) in zip(polls, record.gaps(), strict=False):
         if poll.answer and seconds < poll.answer.interval - TOLERANCE:
-            yield f"does not read the interval: polls after {seconds:.1f} s"
+            asked = poll.answer.interval
+            yield f"does not read the interval of {asked:g} s: polls after {seconds:.1f} s"
     if check.name == "silent" and polls and polls[0].left_at is None:
         yield f"waits for an answer for more than {SILENCE:.0f} s"
     if check.name == "interval" and record.codes and polls:
         first = polls[0].at - record.codes[0].at
         if first < check.interval - TOLERANCE:
-            yield f"polls first after {first:.1f} s"
+            yield f"polls first after {first:.1f} s, not {check.interval:g} s"
 
 
 def _transcript(record: Record, outcome: Outcome) -> str:
@@ -205,6 +217,11 @@ def _transcript(record: Record, outcome: Outcome) -> str:
         if text.strip():
             lines += [f"  --- {name}", _printable(text[-_TAIL:]).strip()]
     return "\n".join(lines)
+
+
+def _value(text: str) -> str:
+    """Quote what came, without its escapes."""
+    return ascii(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _short(body: bytes) -> str:

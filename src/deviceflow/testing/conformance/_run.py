@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import ssl
 import subprocess
@@ -69,7 +70,8 @@ class Kit:
         tls: A PEM file with a key and a certificate for `localhost`, to speak TLS; else plain http.
 
     Raises:
-        UsageError: The command is empty, or has an unknown placeholder, or this is Windows.
+        UsageError: The command is empty, has an unknown placeholder or an open quote, or names no
+            program, or the PEM file is none, or this is Windows.
     """
 
     def __init__(
@@ -86,15 +88,28 @@ class Kit:
                 hint="Run it on Linux or macOS, or in WSL.",
             )
         self.command = command
-        self._words = shlex.split(command)
+        try:
+            self._words = shlex.split(command)
+        except ValueError as wrong:
+            raise UsageError(f"The client's command cannot be read: {wrong}.") from None
         self._client_id = CLIENT_ID if "{client_id}" in command else None
         self._deadline = deadline
         self._jobs = jobs
         self._context: ssl.SSLContext | None = None
         if tls is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(tls)
-        self._arguments("http://localhost")
+            try:
+                self._context.load_cert_chain(tls)
+            except OSError as wrong:
+                raise UsageError(
+                    f"{tls} is not a PEM file with a key and a certificate: {wrong}."
+                ) from None
+        program = self._arguments("http://localhost")[0]
+        if shutil.which(program) is None:
+            raise UsageError(
+                f"There is no program {program!r}, or it is not executable.",
+                hint="The client's command begins with the program's name or path.",
+            )
 
     def run(self, checks: Iterable[Check] = CHECKS) -> list[Result]:
         """Run checks side by side, and return their results in the same order."""
@@ -150,7 +165,7 @@ class Kit:
             except OSError as missing:
                 raise UsageError(
                     f"The client's command cannot be run: {missing}.",
-                    hint="Give the path of the program, and quote its arguments for a shell.",
+                    hint="A script needs a first line that names its interpreter.",
                 ) from None
             code, memory = self._wait(process, begun + self._deadline)
         opened = home / "opened"

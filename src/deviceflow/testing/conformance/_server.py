@@ -32,6 +32,7 @@ class Sent:
         at: When it came, by `time.monotonic()`.
         method: Its HTTP method.
         form: The fields of its form; None if the body is none.
+        content_type: Its header `Content-Type`.
         authorization: Whether it has the header `Authorization`.
         answer: How a poll was answered; None for a request for a code.
         left_at: When the client gave up a connection on which nothing came.
@@ -40,6 +41,7 @@ class Sent:
     at: float
     method: str
     form: dict[str, str] | None
+    content_type: str = ""
     authorization: bool = False
     answer: Answer | None = None
     left_at: float | None = None
@@ -187,7 +189,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self) -> None:
         at = time.monotonic()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        sent = Sent(at, self.command, self._form(body), "Authorization" in self.headers)
+        sent = Sent(
+            at,
+            self.command,
+            self._form(body),
+            content_type=self.headers.get("Content-Type", ""),
+            authorization="Authorization" in self.headers,
+        )
         if self.path.endswith("/elsewhere"):
             self.server.record.strays += DEVICE_CODE in (sent.form or {}).values()
             self._send(_json({"error": "authorization_pending"}, 400))
@@ -204,7 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.endswith("token"):
             return "token"
-        return "code" if path.endswith(("/device_authorization", "/device/code")) else None
+        codes = ("/device_authorization", "/device/code", "/devicecode")
+        return "code" if path.endswith(codes) else None
 
     def _form(self, body: bytes) -> dict[str, str] | None:
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()

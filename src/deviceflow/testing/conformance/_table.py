@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from deviceflow._version import __version__
+from deviceflow.testing.conformance._checks import CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from deviceflow.testing.conformance._judge import Result
+    from deviceflow.testing.conformance._judge import Result, Verdict
 
 _MARKS: Final = {"pass": "✓", "note": "•", "fail": "✗"}
+_WORDS: Final[dict[Verdict, str]] = {"pass": "passed", "note": "with notes", "fail": "failed"}
 
 
 def lines(results: Iterable[Result]) -> list[str]:
@@ -20,14 +25,23 @@ def lines(results: Iterable[Result]) -> list[str]:
         f" {one.polls:>5} {one.seconds:>6.1f} s  {remarks(one)}".rstrip()
         for one in results
     ]
-    counts = {verdict: sum(one.verdict == verdict for one in results) for verdict in _MARKS}
     early = sum(one.early for one in results)
     polls = sum(one.polls for one in results)
-    ended = (
-        f"{counts['pass']} passed, {counts['note']} with notes, {counts['fail']} failed;"
-        f" {early} of {polls} polls came too early"
-    )
+    ended = f"{_counts(results)}; {early} of {polls} polls came too early"
     return [f"  {'level':<8} {'check':<19} polls     time", *shown, ended]
+
+
+def badge(results: Sequence[Result]) -> str:
+    """Return one line for a README, with the kit's version, the day, and what was left out."""
+    left_out = len(results) < len(CHECKS)
+    counts = f"{len(results)} of {len(CHECKS)} checks: " if left_out else ""
+    by = f"deviceflow {__version__}, {datetime.now(UTC):%Y-%m-%d}"
+    return f"RFC 8628 client: {counts}{_counts(results)} ({by})"
+
+
+def _counts(results: Iterable[Result]) -> str:
+    seen = [one.verdict for one in results]
+    return ", ".join(f"{seen.count(verdict)} {word}" for verdict, word in _WORDS.items())
 
 
 def remarks(result: Result) -> str:
@@ -56,7 +70,7 @@ def markdown(results: Mapping[str, Sequence[Result]]) -> str:
             cells.append(mark)
         source = f" ({check.source})" if check.source else ""
         rows.append([f"`{check.name}`", f"{check.title}{source}", *cells])
-    for title, wanted in (("passed", "pass"), ("with notes", "note"), ("failed", "fail")):
+    for wanted, title in _WORDS.items():
         counts = [str(sum(one.verdict == wanted for one in each)) for each in results.values()]
         rows.append(["", f"**{title}**", *counts])
     sums = [
