@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -54,4 +55,6 @@ def uptime() -> float | None:
 
     Unlike those of the monotonic clock, these seconds count while the machine sleeps.
     """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if _boot.known else None
+    if sys.platform == "linux" and _boot.known:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return None

@@ -15,6 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,7 +85,7 @@ class Checks:
             for version in self._pythons:
                 self._try(f"tests on Python {version}", partial(self._tests, version))
         for file in sorted(self._args.dist.glob(f"*{self._version}*")):
-            print(f"{file.stat().st_size:9,}  {file}")
+            print(f"{sha256(file.read_bytes()).hexdigest()}  {file}")
         for line in self._before_publishing():
             print(f"before you publish: {line}")
         print("failed: " + ", ".join(self._failed) if self._failed else "all checks passed")
@@ -124,6 +125,13 @@ class Checks:
     def _metadata(self) -> None:
         tool("twine", "check", "--strict", self._sdist, self._wheel)
         tool("check_wheel_contents", self._wheel)
+        # A tool of the extra `release`, which the unit tests of this package do without.
+        from cyclonedx.schema import SchemaVersion  # noqa: PLC0415
+        from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
+        bill = json.dumps(contents.bill(self._wheel))
+        if wrong := JsonStrictValidator(SchemaVersion.V1_7).validate_str(bill):
+            raise FailedError(f"The wheel's bill of materials is none: {wrong}")
 
     def _contents(self) -> str:
         command = ("git", "ls-tree", "-r", "--name-only", self._args.commit)
@@ -131,6 +139,7 @@ class Checks:
         package = [one.removeprefix("src/") for one in committed if one.startswith("src/")]
         problems = [
             *contents.problems_of_wheel(self._wheel, package),
+            *contents.problems_of_bill(self._wheel),
             *contents.problems_of_sdist(self._sdist, committed),
         ]
         if problems:
@@ -190,7 +199,11 @@ class Checks:
             server.communicate("")
 
     def _bill_of_materials(self, python: Path, suffix: str) -> None:
-        """Write what is installed with the wheel, in CycloneDX's form, beside the files."""
+        """Write what is installed with the wheel, in CycloneDX's form, beside the files.
+
+        The wheel's own bill has what it asks for, of any version in a range; this one has the
+        versions that pip chose, and what these need.
+        """
         file = self._args.dist / f"deviceflow-{self._version}{suffix}.cdx.json"
         options = ("--pyproject", ROOT / "pyproject.toml", "--mc-type", "library", "--validate")
         epoch = committed_at(self._args.commit)
@@ -199,6 +212,10 @@ class Checks:
             *("environment", *options, "--output-reproducible", "-o", file, python),
             SOURCE_DATE_EPOCH=epoch,
         )
+        installed = {one["name"] for one in json.loads(file.read_text())["components"]}
+        required = {one["name"] for one in contents.bill(self._wheel)["components"]}
+        if missing := required - installed:
+            raise FailedError(f"The wheel's bill has what is not installed: {sorted(missing)}")
 
     def _completeness(self) -> str:
         """Return how many names' types a checker knows that reads the installed wheel."""
@@ -270,6 +287,8 @@ class Checks:
             yield f"the head of CHANGELOG.md is not '## {self._version} - DATE'"
         if "not released yet" in (ROOT / "docs" / "SECURITY.md").read_text():
             yield "docs/SECURITY.md says that deviceflow is not released"
+        if ".invalid" in (ROOT / ".github" / "security-insights.yml").read_text():
+            yield ".github/security-insights.yml has deviceflow.invalid in place of the home"
         if run("git", "status", "--porcelain", cwd=ROOT):
             yield "the tree has changes that were not committed, and are not in the files"
 

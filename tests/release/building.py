@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
 from pathlib import Path
 from typing import Final
 
-from tests.release.running import FailedError, run, tool
+from tests.release import environments
+from tests.release.running import FailedError, run
 
 ROOT: Final = Path(__file__).parents[2]
+
+PINNED: Final = ".github/requirements-build.txt"
+"""What builds, by its hashes: here, in the workflow that publishes, and where somebody checks."""
 
 LITTER: Final = (
     ".coverage",
@@ -39,6 +44,7 @@ def build(commit: str, folder: Path) -> tuple[Path, Path]:
         FailedError: The builds differ.
     """
     made = []
+    python = _pinned(commit, folder)
     for name, order, litter in (("one", (), ()), ("two", ("--sdist", "--wheel"), LITTER)):
         tree = folder / name / "tree"
         _export(commit, tree)
@@ -48,7 +54,8 @@ def build(commit: str, folder: Path) -> tuple[Path, Path]:
             file.write_text("left behind\n")
         out = folder / name / "dist"
         epoch = committed_at(commit)
-        tool("build", "--outdir", out, *order, tree, SOURCE_DATE_EPOCH=epoch)
+        command = (python, "-m", "build", "--no-isolation", "--outdir", out, *order, tree)
+        run(*command, variables={"SOURCE_DATE_EPOCH": epoch})
         made.append(sorted(out.iterdir()))
     first, second = made
     if [file.name for file in first] != [file.name for file in second] or len(first) != 2:
@@ -58,6 +65,14 @@ def build(commit: str, folder: Path) -> tuple[Path, Path]:
             raise FailedError(f"The builds differ: {one}, {other}.")
     wheel, sdist = sorted(first, key=lambda file: file.suffix != ".whl")
     return sdist, wheel
+
+
+def _pinned(commit: str, folder: Path) -> Path:
+    """Return the Python of an environment that has what the commit pins."""
+    pins = folder / "requirements.txt"
+    pins.write_text(run("git", "show", f"{commit}:{PINNED}", cwd=ROOT))
+    options = ("--require-hashes", "-r", pins)
+    return environments.create(Path(sys.executable), folder / "builder", *options)
 
 
 def _export(commit: str, tree: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING, Final
+from email import message_from_bytes
+from typing import TYPE_CHECKING, Any, Final
+
+from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,8 +34,10 @@ IN_WHEEL: Final = (
     "{name}.dist-info/METADATA",
     "{name}.dist-info/entry_points.txt",
     "{name}.dist-info/licenses/LICENSE",
+    "{name}.dist-info/sboms/deviceflow.cdx.json",
 )
 IN_SDIST: Final = (
+    ".github/requirements-build.txt",
     "CHANGELOG.md",
     "LICENSE",
     "PKG-INFO",
@@ -59,6 +65,33 @@ def problems_of_wheel(wheel: Path, sources: Iterable[str]) -> Iterator[str]:
     name = "-".join(wheel.name.split("-")[:2])
     yield from _problems(names, [one.format(name=name) for one in IN_WHEEL])
     yield from _differences({one for one in names if ".dist-info/" not in one}, set(sources))
+
+
+def bill(wheel: Path) -> dict[str, Any]:
+    """Return a wheel's bill of materials."""
+    name = "-".join(wheel.name.split("-")[:2])
+    with zipfile.ZipFile(wheel) as archive:
+        read: dict[str, Any] = json.loads(
+            archive.read(f"{name}.dist-info/sboms/deviceflow.cdx.json")
+        )
+    return read
+
+
+def problems_of_bill(wheel: Path) -> Iterator[str]:
+    """Yield in what a wheel's bill of materials departs from the wheel's metadata."""
+    read = bill(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    project = read["metadata"]["component"]
+    for field in ("name", "version"):
+        if project[field] != metadata[field]:
+            yield f"the bill of materials has the {field} {project[field]}"
+    every = [Requirement(one) for one in metadata.get_all("Requires-Dist", [])]
+    required = {one.name for one in every if "extra" not in str(one.marker)}
+    billed = {one["name"] for one in read["components"]}
+    yield from (f"{one} is not in the bill of materials" for one in sorted(required - billed))
+    yield from (f"{one} is in the bill, not required" for one in sorted(billed - required))
 
 
 def problems_of_sdist(sdist: Path, sources: Iterable[str]) -> Iterator[str]:

@@ -129,8 +129,8 @@ def test_json_is_read_whatever_it_is_called() -> None:
     assert fields.as_dict() == {"a": "b"}
 
 
-def test_fields_are_named_and_not_shown() -> None:
-    assert repr(Fields({"b": "CANARY", "a": 1})) == "<Fields a, b>"
+def test_fields_are_counted_and_not_shown() -> None:
+    assert repr(Fields({"b": "CANARY", "CANARY": 1})) == "<Fields 2>"
 
 
 def test_fields_can_be_asked_for_and_listed() -> None:
