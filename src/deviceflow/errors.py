@@ -127,10 +127,10 @@ class UnknownLoginError(UsageError, LookupError):
 
 
 class UnknownGrantError(UsageError, LookupError):
-    """The store has no grant of this name."""
+    """The store has no login of this name."""
 
-    default_message = "The store has no grant of this name."
-    default_hint = "Check the name: deviceflow grants list"
+    default_message = "The store has no login of this name."
+    default_hint = "Check the name: deviceflow list"
 
 
 class InsecureURLError(UsageError, ValueError):
@@ -289,7 +289,7 @@ class LoginPending(DeviceFlowError):  # noqa: N818  # no failure: the caller ask
         name: str | None = None,
         wait_seconds: float = 0.0,
         need_id: str | None = None,
-        command: str = "deviceflow resume",
+        command: str = "deviceflow login",
         **context: str | None,
     ) -> None:
         super().__init__(message, **context)

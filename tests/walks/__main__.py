@@ -1,4 +1,6 @@
-"""Follow four calls through the library, and check them against a budget: `python -m tests.walks`.
+"""Follow four calls and `deviceflow login`, and check them against a budget.
+
+`python -m tests.walks` does it.
 
 A *stay* is a time in one module, from when control enters it by a call, a return or a coroutine's
 resumption until control leaves it. A *climb* is a call from a package to one above it (the order of
@@ -11,14 +13,20 @@ modules of a walk in their order.
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 import tempfile
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from unittest import mock
 
 import deviceflow
-from deviceflow import Client, OAuth, open_store
+from deviceflow import Client, OAuth, cli, open_store
+from deviceflow.client import _sync
 from deviceflow.testing import VirtualClock, answer
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ BUDGETS: Final = {
     "answer": Budget(159, 36),
     "get_token": Budget(149, 35),
     "refresh": Budget(615, 48),
+    "login": Budget(2609, 93),
 }
 
 
@@ -129,7 +138,7 @@ class Server:
 def walks(folder: Path) -> dict[str, Walk]:
     """Take the four walks, each for the second time: the first one imports and prepares."""
     clock, server = VirtualClock(), Server()
-    taken = {name: Walk() for name in BUDGETS}
+    taken = {name: Walk() for name in BUDGETS if name != "login"}
     with open_store(f"sqlite:///{folder / 'logins.db'}", keys=[KEY]) as store:  # type: ignore[attr-defined]
         client = Client(store, clock=clock, transport=server)
         login = client.start(OAUTH, name="nightly")
@@ -155,6 +164,33 @@ def walks(folder: Path) -> dict[str, Walk]:
     return taken
 
 
+def follow_login(folder: Path) -> Walk:
+    """Follow `deviceflow login`, for the second time, to a server that approves at once."""
+
+    class Approves(Server):
+        def send(self, request: Request, timeout: float) -> Response:
+            tokens = {"access_token": "A", "refresh_token": "R", "expires_in": 1000}
+            return answer(200, CODE if request.purpose == "code" else tokens)
+
+    arguments = [
+        *("--client-id", "robot", "--no-browser", "--store", f"sqlite:///{folder / 'kept.db'}"),
+        *("--device-authorization-endpoint", "https://as.example.com/device"),
+        *("--token-endpoint", "https://as.example.com/token"),
+    ]
+    with (
+        mock.patch.dict(os.environ, {"DEVICEFLOW_KEYS": KEY}),
+        mock.patch.object(_sync, "DeferredTransport", Approves),
+        mock.patch.object(_sync, "default_clock", VirtualClock),
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+    ):
+        for name in ("first", "second"):
+            walk = Walk()
+            walk.follow(partial(cli.main, ["login", name, *arguments]))
+    walk.stays = [stay for stay in walk.stays if not stay.startswith("testing.")]
+    return walk
+
+
 def main() -> int:
     """Print the walks, and return whether one is too long."""
     parser = argparse.ArgumentParser(prog="python -m tests.walks")
@@ -162,7 +198,7 @@ def main() -> int:
     parser.add_argument("--climbs", choices=BUDGETS)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        taken = walks(Path(folder))
+        taken = walks(Path(folder)) | {"login": follow_login(Path(folder))}
     if asked.stays or asked.climbs:
         print(*(taken[asked.stays].stays if asked.stays else taken[asked.climbs].climbs), sep="\n")
         return 0

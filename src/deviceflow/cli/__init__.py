@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as missing:
         # An extra is not installed. The message names it.
         streams.say(f"deviceflow: {missing}")
-        return exits.USAGE
+        return exits.of(missing)
     except KeyboardInterrupt:
         streams.say("")
         streams.say("deviceflow: interrupted")

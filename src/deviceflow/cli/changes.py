@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.audit.events import text_of
-from deviceflow.cli import streams
+from deviceflow.cli import exits, streams
 from deviceflow.core.explain import error_of
 from deviceflow.core.states import Reason, State
 from deviceflow.errors import WaitTimeoutError
@@ -71,18 +71,21 @@ class Changes:
         if said != self._said:
             self._said = said
             failed = login.state in (State.EXPIRED, State.FAILED)
-            self._show(name, login, {"error": str(error_of(login))} if failed else {})
+            self._show(name, login, _failure(error_of(login)) if failed else {})
 
     def result(self, login: Login, facts: dict[str, Any]) -> None:
         """Print where the token was saved, or with an `error` among the facts, that it was not."""
         self._until_saved = "error" in facts
-        self._show("error" if "error" in facts else "saved", login, facts)
+        if "error" in facts:
+            self._show("error", login, {"reason": "not_saved"} | facts)
+        else:
+            self._show("saved", login, facts)
 
     def error(self, error: DeviceFlowError, login: Login) -> None:
         """Print an error, unless it only says how the login ended, which was printed."""
         if self._said is None or self._said[0] not in _WITHOUT_TOKEN:
             name = "timeout" if isinstance(error, WaitTimeoutError) else "error"
-            self._show(name, login, {"error": str(error)})
+            self._show(name, login, _failure(error))
 
     def _show(self, name: str, login: Login, facts: dict[str, Any]) -> None:
         over = login.state.ended and not (self._until_saved and login.has_token)
@@ -93,7 +96,11 @@ class Changes:
             "wait_seconds": login.wait_seconds,
             "resume": None if over else self._go_on(login),
         }
-        show(name, facts | about)
+        show(name, about | facts)
+
+
+def _failure(error: DeviceFlowError) -> dict[str, Any]:
+    return {"error": str(error), "reason": exits.reason(error)}
 
 
 def change(before: Login, login: Login) -> str:
@@ -112,11 +119,16 @@ def show(name: str, facts: dict[str, Any]) -> None:
         name: The name of the change.
         facts: The other fields.
     """
-    about = {"event": name, "time": text_of(time.time())} | _EMPTY
+    about = {"event": name, "time": text_of(time.time())} | _EMPTY | {"resume": None}
     streams.show(json.dumps(about | facts))
 
 
-_EMPTY: Final = dict.fromkeys(("flow_id", "state", "reason", "wait_seconds", "resume"))
+def encoded(facts: dict[str, Any]) -> str:
+    """Return the object of `--json` for an error that is not about a login."""
+    return json.dumps(_EMPTY | facts)
+
+
+_EMPTY: Final = dict.fromkeys(("flow_id", "state", "reason", "wait_seconds"))
 
 
 def program() -> list[str]:

@@ -21,21 +21,30 @@ EXPLAINED = (
     " the reader of stdout went away"
 )
 
-_CODES = (
-    (errors.UsageError, USAGE),
-    (errors.StudioAuthError, FAILED),
-    (errors.AuthorizationExpiredError, EXPIRED),
-    (errors.InvalidScopesError, USAGE),
-    (errors.ExpiredError, EXPIRED),
-    (errors.DeniedError, DENIED),
-    (errors.StoreError, STORE),
-    (errors.LoginBusyError, PENDING),
-    (errors.WaitTimeoutError, PENDING),
-    (errors.LoginPending, PENDING),
-    (errors.LoginBusyError, PENDING),
+ERRORS = (
+    (Exception, FAILED, "failed"),
+    (ImportError, USAGE, "missing_library"),
+    (errors.UsageError, USAGE, "usage"),
+    (errors.ServerError, FAILED, "server"),
+    (errors.StudioAuthError, FAILED, "rejected"),
+    (errors.AuthorizationExpiredError, EXPIRED, "expired"),
+    (errors.InvalidScopesError, USAGE, "usage"),
+    (errors.ExpiredError, EXPIRED, "expired"),
+    (errors.DeniedError, DENIED, "denied"),
+    (errors.StoreError, STORE, "store"),
+    (errors.WaitTimeoutError, PENDING, "timeout"),
+    (errors.LoginPending, PENDING, "pending"),
+    (errors.LoginBusyError, PENDING, "busy"),
 )
+"""The exit code and the reason in JSON of each class of errors. The last one that fits counts."""
 
 
 def of(error: Exception) -> int:
-    """Return the exit code for an error. The most specific class counts."""
-    return next((code for kind, code in reversed(_CODES) if isinstance(error, kind)), FAILED)
+    """Return the exit code for an error."""
+    return next(code for kind, code, _ in reversed(ERRORS) if isinstance(error, kind))
+
+
+def reason(error: Exception) -> str:
+    """Return why, in one word: the reason that a login failed for, or the kind of the error."""
+    own = getattr(error, "reason", None)
+    return own or next(word for kind, _, word in reversed(ERRORS) if isinstance(error, kind))

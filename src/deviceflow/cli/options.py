@@ -131,37 +131,51 @@ def add_notices(parser: _ActionsContainer, also: str = "") -> None:
     )
 
 
+class NameArgument:
+    """The name of what a person logged in to."""
+
+    name: str | None
+
+
+def add_name(parser: ArgumentParser) -> None:
+    """Add the name."""
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="the name; not needed where there is only one"
+    )
+
+
 class IdArgument:
-    """The id of a login."""
+    """The name or the id of a login."""
 
     id: str
 
 
 def add_id(parser: ArgumentParser) -> None:
-    """Add the login's id."""
-    parser.add_argument("id", metavar="ID", help="the login's id, as printed by start")
+    """Add the login's name or id."""
+    parser.add_argument("id", metavar="NAME|ID", help="the login's name or id, as given to start")
 
 
 class FormatOption:
     """The format of a token."""
 
-    format: Literal["token", "json"]
+    format: Literal["token", "header", "json"]
 
 
 def add_format(parser: _ActionsContainer) -> None:
     """Add `--format`."""
     parser.add_argument(
         "--format",
-        choices=("token", "json"),
+        choices=("token", "header", "json"),
         default="token",
-        help="the access token only, or all fields as JSON (%(default)s)",
+        help="the access token only, an HTTP header for `curl -H @-`, or all fields as JSON"
+        " (%(default)s)",
     )
 
 
 class TargetOptions:
     """The provider and the login request. The settings of `profiles` are read by name."""
 
-    target: str | None
+    words: list[str]
     profile: str | None
     set: list[str] | None
     client_name: str | None
@@ -169,14 +183,21 @@ class TargetOptions:
     scopes: str | None
 
 
-def add_target(parser: ArgumentParser) -> None:
-    """Add the options for the provider and the login request."""
+def add_target(parser: ArgumentParser, name: str = "[NAME] ") -> None:
+    """Add the words and the options for the provider and the login request.
+
+    Args:
+        parser: The command's parser.
+        name: The name of the login in the command's usage; empty for a command that takes none.
+    """
+    words = f"{name}[PROVIDER | studio [HOST]]"
+    parser.usage = f"{parser.prog} {words} [OPTIONS]"
     arguments.completed(
         parser.add_argument(
-            "target",
-            nargs="?",
-            metavar="PROVIDER|HOST",
-            help="such as github, or studio.example.com",
+            "words",
+            nargs="*",
+            metavar=words,
+            help="such as github; work github; studio studio.example.com",
         ),
         arguments.providers,
     )
@@ -210,6 +231,11 @@ def add_target(parser: ArgumentParser) -> None:
         choices=("auto", "on", "off"),
         help="whether a grant asks for the scope that a refresh token needs",
     )
+    asks.add_argument(
+        "--keep-id-token",
+        action="store_true",
+        help="keep the id token of a login with the scope openid: `token --format json` has it",
+    )
     asks.add_argument("--audience", help="the audience of the token")
     asks.add_argument("--resource", metavar="URL", action="append", help="a resource (RFC 8707)")
     asks.add_argument("--purpose", metavar="TEXT", help="why, for the approver and the trail")
@@ -220,6 +246,22 @@ def add_target(parser: ArgumentParser) -> None:
     studio = parser.add_argument_group("DVC Studio only")
     studio.add_argument("--client-name", help="the program's name, as Studio shows it")
     studio.add_argument("--token-name", help="the name of the token")
+
+
+class LoginOptions(TargetOptions, FormatOption, ChangesOption, JobOptions):
+    """The options of `login`."""
+
+    id: str | None
+    again: bool
+    once: bool
+    output: str | None
+    save: str | None
+    show_token: bool
+    no_browser: bool
+    qr: bool | None
+    timeout: float | None
+    verbose: bool
+    argv: list[str]
 
 
 class EvidenceOptions:

@@ -17,44 +17,70 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors say what may have been meant, and where the help is."""
+    """A parser whose errors say what may have been meant, and where the help is.
+
+    Attributes:
+        argv: All arguments. Where they ask for JSON, an error is printed as JSON, too.
+    """
+
+    argv: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong, and end the program."""
         streams.say(f"{self.prog}: {message}")
         streams.say(f"Help: {self.prog} --help")
+        if "--json" in self.argv or "--json-events" in self.argv:
+            from deviceflow.cli import changes  # costs, and is for mistakes only
+
+            facts = {"error": message, "reason": "usage"}
+            if "--json-events" in self.argv:
+                changes.show("error", facts)
+            else:
+                streams.show(changes.encoded(facts))
         raise SystemExit(exits.USAGE)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             guess = _MEANT.get(str(value)) if action.dest == "command" else None
             guess = guess or _guess(str(value), map(str, action.choices))
+            if action.dest == "command":
+                self.error(f"{value!r} is not a command.{guess}")
             raise argparse.ArgumentError(
                 action, f"{value!r} is not one of {', '.join(map(str, action.choices))}.{guess}"
             )
 
 
 _MEANT = dict.fromkeys(("auth", "signin", "log-in"), " To log in: deviceflow login PROVIDER") | {
-    "whoami": " To see what there is: deviceflow grants list",
+    "whoami": " Did you mean status?",
     "ls": " Did you mean list?",
     "revoke": " Did you mean logout?",
     "log-out": " Did you mean logout?",
     "signout": " Did you mean logout?",
     "refresh": " For a token that is good now: deviceflow token NAME",
+    "resume": " Did you mean login?",
+    "grants": " Did you mean list?",
 }
 """Commands of other programs, and what they are here."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments. The result has them as they were given, too, as `argv`."""
+    if argv and argv[0].startswith("--") and argv[0] not in ("--help", "--version"):
+        build().error(f"{argv[0]} comes behind the command: deviceflow COMMAND {argv[0]} …")
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     if not argv:
         for line in build().format_help().splitlines():
             streams.say(line)
         raise SystemExit(exits.USAGE)
+    Parser.argv = argv
     parser = build(argv[:1])
     args, unknown = parser.parse_known_args(argv)
+    if hasattr(args, "words") and unknown:
+        # argparse takes positional arguments from one place only.
+        end = unknown.index("--") if "--" in unknown else len(unknown)
+        args.words += unknown[:end] + unknown[end + 1 :]
+        unknown = [word for word in unknown[:end] if word.startswith("-")]
     if unknown:
         meant = _parser_of(argv, parser)
         guess = _guess(unknown[0].partition("=")[0], meant._option_string_actions)  # noqa: SLF001

@@ -7,9 +7,9 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from math import inf
 from typing import TYPE_CHECKING, Final
 
+from deviceflow.cli import streams
 from deviceflow.cli.streams import say
 from deviceflow.client.browser import kept_back, open_page
 from deviceflow.core import wording
@@ -96,7 +96,7 @@ def show_qr(page: str, *, wanted: bool) -> None:
         say("The URL is too long for a QR code: open the URL above.")
         return
     width = code.symbol_size(border=_BORDER)[0]
-    if width <= _columns():
+    if width <= streams.columns(sys.stderr):
         code.terminal(sys.stderr, border=_BORDER, compact=True)
     elif wanted:
         say(f"This terminal is too narrow for the QR code, which has {width} columns.")
@@ -106,14 +106,6 @@ def _on_screen() -> bool:
     """Tell whether stderr is a terminal that draws, and not one that only prints lines."""
     term = os.environ.get("TERM", "" if os.name == "posix" else "windows")
     return sys.stderr.isatty() and term not in _LINE_BY_LINE
-
-
-def _columns() -> float:
-    """Return how wide the terminal is; a file has any width."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or inf
-    except (OSError, ValueError):
-        return inf
 
 
 class Outage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,25 @@ from deviceflow.cli.outfile import check_replaceable
 from deviceflow.errors import DeviceFlowError, UsageError
 
 if TYPE_CHECKING:
-    from deviceflow.core.provider import Provider
+    from deviceflow.core.access_token import AccessToken
+    from deviceflow.core.provider import Provider, Token
     from deviceflow.core.secret import Secret
+
+
+def formatted(token: Token | AccessToken, form: str) -> str:
+    """Return a token in clear, in a format of `--format`.
+
+    Raises:
+        UsageError: It is not a bearer token, and a header is asked for (RFC 6750 section 2.1).
+    """
+    if form == "json":
+        return json.dumps(token.as_dict())
+    if form == "header" and token.token_type.lower() != "bearer":
+        raise UsageError(
+            f"A token of the type {token.token_type!r} is not for a header Authorization: Bearer."
+        )
+    text = token.access_token.reveal()
+    return f"Authorization: Bearer {text}" if form == "header" else text
 
 
 class TokenFile:
@@ -119,6 +137,8 @@ class Keyring:
             self._keyring.set_password(_SERVICE, probe, probe)
             kept = self._keyring.get_password(_SERVICE, probe) == probe
             self._keyring.delete_password(_SERVICE, probe)
+        except self._keyring.errors.NoKeyringError:
+            return "this machine has none"
         except Exception as broken:  # noqa: BLE001  # its backends raise whatever they like
             return str(broken).rstrip(".") or type(broken).__name__
         return None if kept else "a test value was not saved"

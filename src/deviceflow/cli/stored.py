@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
+from heapq import merge
 from itertools import islice
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deviceflow.cli import changes, exits, streams
 from deviceflow.client._sync import Client
 from deviceflow.core import wording
+from deviceflow.core.grant_view import GrantView
 from deviceflow.core.notice import argument
 from deviceflow.core.sanitize import printable
 from deviceflow.core.states import GrantState, Reason, State
@@ -37,16 +39,20 @@ from deviceflow.stores.url import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import NoReturn
 
     from deviceflow.cli.options import JobOptions, StoreOptions
-    from deviceflow.core.grant_view import GrantView
     from deviceflow.core.login import Login
     from deviceflow.core.notice import LoginNeed
     from deviceflow.core.ports import AsyncStore, Store
 
+ONCE: Final = "login:"
+"""How the names of logins begin that the command made up."""
+
 _MOST_BESIDE: Final = 1000
+_MOST_LOGINS: Final = 1000
 _CODES: Final = {
     State.AUTHORIZED: exits.AUTHORIZED,
     State.EXPIRED: exits.EXPIRED,
@@ -110,8 +116,8 @@ def check_exists(args: StoreOptions) -> None:
     hint = f"{similar}Name the store: --store or {VARIABLE}."
     if not (args.store or os.environ.get(VARIABLE)):
         hint = (
-            f"If the login is in another store, name it: --store or {VARIABLE}. To start a login:"
-            " deviceflow login PROVIDER, or for a grant: deviceflow grants login NAME PROVIDER"
+            f"If the login is in another store, name it: --store or {VARIABLE}. To log in:"
+            " deviceflow login PROVIDER"
         )
     raise StoreError(f"There is no store at {file}.", hint=hint)
 
@@ -154,7 +160,12 @@ def _options(args: StoreOptions) -> dict[str, Any]:
 
 
 def client(
-    args: StoreOptions, *, creates: bool = False, notifies: bool = False, tells: bool = True
+    args: StoreOptions,
+    *,
+    creates: bool = False,
+    notifies: bool = False,
+    tells: bool = True,
+    output: Callable[[str], object] | None = None,
 ) -> Client:
     """Return a client that uses the store. The logins must survive this command.
 
@@ -163,6 +174,7 @@ def client(
         creates: As for `store`.
         notifies: Whether it notifies of needs, as the settings say.
         tells: Whether a notification that fails is printed when it fails.
+        output: As for `Client`.
 
     Raises:
         DeviceFlowError: The store is in memory, or as for `store`.
@@ -172,7 +184,7 @@ def client(
     settings = notices(args) if notifies else {}
     if tells and "notify" in settings:
         settings["notify"] = partial(_notify, settings["notify"])
-    return Client(kept, **settings)
+    return Client(kept, output=output, **settings)
 
 
 def _notify(notify: Callable[[LoginNeed], object], need: LoginNeed) -> None:
@@ -181,7 +193,7 @@ def _notify(notify: Callable[[LoginNeed], object], need: LoginNeed) -> None:
         notify(need)
     except DeviceFlowError as problem:
         streams.say(
-            f"deviceflow: Nobody could be notified about the grant {need.name!r}: {problem}"
+            f"deviceflow: Nobody could be notified about {need.name!r}: {problem}"
             " A sweep or a worker tries again."
         )
         raise
@@ -208,26 +220,104 @@ def _check_durable(kept: Store | AsyncStore) -> None:
     if not kept.durable:
         raise UsageError(
             "A login in memory would be lost at the end of this command.",
-            hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login",
+            hint=f"Set --store or {VARIABLE} to another store, or use: deviceflow login --once",
         )
 
 
-def find(args: StoreOptions, client: Client, name: str) -> Login | GrantView:
-    """Return the login of this id, else the grant of this name.
+def find(args: StoreOptions, client: Client, word: str) -> Login | GrantView:
+    """Return what a person means: the login of an id, a name's grant, or a name's open login.
+
+    Where a name's grant gives no tokens, and a login is open, it is that login.
 
     Raises:
-        UnknownLoginError: The store has neither.
+        UnknownLoginError: The store has none of these.
     """
-    try:
-        return client.get(name)
-    except UnknownLoginError:
+    login = None
+    with suppress(UnknownLoginError):
+        login = client.get(word)
+    if login is None or login.id != word:
         with suppress(UsageError):
-            return client.grant(name)
-    similar = did_you_mean(name, (view.name for view in client.grants()))
-    log_in = command(args, f"grants login {argument(name)} PROVIDER")
+            grant = client.grant(word)
+            if login is None or grant.state.gives_tokens:
+                return grant
+    return login or unknown(args, client, word)
+
+
+def login(args: StoreOptions, client: Client, word: str) -> Login:
+    """Return the login of an id, or the open login of a name.
+
+    Raises:
+        UnknownLoginError: There is none. If the name is of something else, the error says so.
+    """
+    found = find(args, client, word)
+    if isinstance(found, GrantView):
+        with suppress(UnknownLoginError):
+            return client.get(word)
+        raise UnknownLoginError(
+            f"No login of the name {printable(word, 100)!r} is in progress.",
+            hint=f"How it stands: {command(args, f'status {argument(word)}')}",
+        )
+    return found
+
+
+def unknown(args: StoreOptions, client: Client, word: str) -> NoReturn:
+    """Raise an error for what the store does not have.
+
+    Raises:
+        UnknownLoginError: Always.
+    """
     raise UnknownLoginError(
-        f"The store has no login and no grant {printable(name, 100)!r}.",
-        hint=f"{similar}To log in, and keep it: {log_in}",
+        f"The store has no login {printable(word, 100)!r}.",
+        hint=f"{did_you_mean(word, names(client))}To log in, and keep it:"
+        f" {command(args, f'login {argument(word)} PROVIDER')}",
+    )
+
+
+def names(client: Client) -> list[str]:
+    """Return the names in the store, and the ids of open logins without one."""
+    found = [view.name for view in client.grants() if not is_over(view)]
+    live = client.logins(skip_ended=True, on_problem=say_problem)
+    logins = merge(live, ready(client), key=lambda login: -login.created_at)
+    found += [name_of(login) or login.id for login in islice(logins, _MOST_LOGINS)]
+    return list(dict.fromkeys(found))
+
+
+def ready(client: Client) -> Iterator[Login]:
+    """Yield the logins, among the newest ones, whose token is in the store, the newest first."""
+    newest = islice(client.logins(on_problem=lambda _: None), _MOST_LOGINS)
+    return (login for login in newest if login.state.ended and login.has_token)
+
+
+def is_over(view: GrantView) -> bool:
+    """Tell whether somebody has logged out of a name, and no job waits for a login."""
+    return view.state is GrantState.REVOKED and view.need_id is None
+
+
+def name_of(login: Login) -> str | None:
+    """Return the name that a person gave a login. `login --once` makes up one of its own."""
+    return None if (login.name or "").startswith(ONCE) else login.name
+
+
+def the_name(args: StoreOptions, client: Client, question: str) -> str:
+    """Return the only name that there is.
+
+    Args:
+        args: The arguments.
+        client: A client of the store.
+        question: What to ask if there are several, such as `Log out of what?`.
+
+    Raises:
+        UsageError: There is none, or there are several.
+    """
+    found = names(client)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(
+            "Nobody is logged in.", hint=f"To log in: {command(args, 'login PROVIDER')}"
+        )
+    raise UsageError(
+        f"{question} No name was given.", hint=f"Give one of: {', '.join(map(argument, found))}"
     )
 
 
@@ -264,14 +354,6 @@ def needs_no_login(client: Client, name: str) -> bool:
     except UnknownGrantError:
         return False
     return state.gives_tokens and state is not GrantState.IN_DOUBT
-
-
-def say_no_login(args: StoreOptions, name: str) -> None:
-    """Print that a grant needs no login."""
-    streams.say(
-        "The grant gives tokens, so no login was started. To log in all the same:"
-        f" {command(args, f'resume --again {argument(name)}')}"
-    )
 
 
 def say_grant(args: JobOptions, view: GrantView) -> None:
@@ -360,7 +442,7 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
                 streams.show(json.dumps(trouble(error, args)))
             else:
                 raise
-            return exits.USAGE if isinstance(error, ImportError) else exits.of(error)
+            return exits.of(error)
         finally:
             _opened.close()
 
@@ -369,8 +451,9 @@ def reporting(work: Callable[[Any], int]) -> Callable[[Any], int]:
 
 def trouble(error: DeviceFlowError | ImportError, args: StoreOptions) -> dict[str, Any]:
     """Return the JSON fields of an error and of the login that it is about."""
-    names = ("flow_id", "state", "reason", "wait_seconds")
+    names = ("flow_id", "state", "wait_seconds")
     facts = {name: getattr(error, name, None) for name in names}
+    facts["reason"] = exits.reason(error)
     facts["flow_id"] = facts["flow_id"] or getattr(args, "id", None)
     if isinstance(error, WaitTimeoutError):
         with suppress(DeviceFlowError, ImportError):

@@ -34,6 +34,8 @@ def say(line: str, *, strong: bool = False, link: bool = False) -> None:
         link: Whether the line is a URL, which a terminal opens by a click (OSC 8).
     """
     text = _cleaned(line)
+    if len(text) > columns(sys.stderr) and not link:
+        text = _wrapped(text, int(columns(sys.stderr)))
     if (strong or link) and decorated(sys.stderr):
         text = f"\x1b[1m{text}\x1b[0m" if strong else f"\x1b]8;;{text}\x1b\\{text}\x1b]8;;\x1b\\"
     try:
@@ -71,6 +73,34 @@ def show(text: str, *, foreign: bool = False) -> None:
         else:
             return
     raise OutputError(_unwritten(why))
+
+
+def columns(stream: TextIO | None) -> float:
+    """Return how wide a terminal is; infinity for what is none, which has any width."""
+    try:
+        wide = 0 if stream is None else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        wide = 0
+    return wide or float("inf")
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Wrap a message at words. A command is on a line of its own, to be copied whole."""
+    import re  # both cost, and few lines need them
+    import textwrap
+
+    lines = list[str]()
+    for part in re.split(_COMMAND, text):
+        if part.startswith("deviceflow "):
+            lines.append(part)
+        else:
+            prose = part.lstrip(" .,;")
+            lines += textwrap.wrap(prose, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+_COMMAND = r"(?<=:) (deviceflow (?:'[^']*'|[^'])+?)(?=[;,] |\. |\.?$)"
+"""A command in a message. What a shell's quotes hold is part of it."""
 
 
 def on_terminal() -> bool:

@@ -209,10 +209,10 @@ class Client(GrantClient, BaseClient):
         """Return the login as it is now. This sends nothing, and records nothing.
 
         Args:
-            flow_id: The login's id.
+            flow_id: The login's id, or the name of an open login.
 
         Raises:
-            UnknownLoginError: The store has no login of that id.
+            UnknownLoginError: The store has no such login.
         """
         return self._run(lookup.get, flow_id)
 

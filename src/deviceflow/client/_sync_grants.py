@@ -90,7 +90,7 @@ class GrantClient:
                 lifetime counts, so that not every call refreshes a short-lived token.
             purpose: Why the grant is needed, as for `start`.
             mint: When to request a code if a person must log in: `later`, when the person is there
-                (`log_in`, or `deviceflow grants login`); or `now`, and `LoginPending.login` has the
+                (`log_in`, or `deviceflow login`); or `now`, and `LoginPending.login` has the
                 code.
             timeout: How many seconds the call may take; None for as long as its requests and the
                 refresh of another process take. A refresh gets what is left of the time, and is
@@ -181,7 +181,7 @@ class GrantClient:
             again: Whether to log in although the grant gives tokens.
             open_browser: Whether to open the page in the person's browser.
             timeout: How many seconds to wait at most; None to wait for as long as the code lives.
-            on_step: As for `wait`.
+            on_step: As for `wait`. It is called with the new code, too, before the first step.
             **request: What to ask for, as for `start`.
 
         Raises:

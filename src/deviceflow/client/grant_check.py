@@ -87,7 +87,7 @@ async def _ask(world: World, stored: Stored[Grant]) -> GrantCheck:
         why, failure = f"{_WORDS[request.purpose]} answered HTTP {result.status}", None
     if failure is not None:
         raise errors.UnreachableError(
-            f"{provider.server} could not be asked about the token of the grant {grant.name!r}:"
+            f"{provider.server} could not be asked about the token of {grant.name!r}:"
             f" {failure.words}.",
             flow_id=grant.id,
             state=grant.state,

@@ -45,7 +45,7 @@ async def _load(world: World, name: str) -> Stored[Grant]:
     clocks = world.clocks()
     stored = await world.store.load(Grant, name, clocks.shared, by="name")
     if stored is None:
-        raise errors.UnknownGrantError(f"The store has no grant of the name {name!r}.")
+        raise errors.UnknownGrantError(f"The store has no login {name!r}.")
     stored.record.follow_uptime(stored.now, clocks.clock, clocks.uptime)
     return stored
 
@@ -155,7 +155,7 @@ async def log_out(world: World, name: str) -> GrantView:
 async def _end_login(world: World, grant: Grant) -> None:
     """End the login that would give the grant tokens again: whoever has its code could approve."""
     flow = await world.find_login(grant.name)
-    if flow is None or not grant_login.is_for(flow, grant):
+    if flow is None or not grant_login.fits(flow, grant.asked):
         return
     login = await cancel(world, flow.id, f"the grant {grant.id} was ended")
     if login.has_token:

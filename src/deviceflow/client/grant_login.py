@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Final
 
 from deviceflow import errors
 from deviceflow.client import recorder
-from deviceflow.client.grant_need import tell, tell_of
+from deviceflow.client.grant_need import find_grant, tell, tell_of
 from deviceflow.client.grant_refresh import revoke_all, revoke_next
 from deviceflow.client.handover import refuse
 from deviceflow.client.kept import GrantCommit
-from deviceflow.client.login import show
+from deviceflow.client.login import show_and_wait
 from deviceflow.client.lookup import get
 from deviceflow.client.metadata import discover
 from deviceflow.client.start import start
 from deviceflow.client.step import may_poll, step
-from deviceflow.client.wait import wait, watching
+from deviceflow.client.wait import watching
 from deviceflow.core import wording
 from deviceflow.core.explain import error_of
 from deviceflow.core.flow import checked_purpose
 from deviceflow.core.grant import Grant, check_name
 from deviceflow.core.login import Login
 from deviceflow.core.need import NOTIFY_AGAIN, why_lost
-from deviceflow.core.notice import argument, page_of, resume_command
+from deviceflow.core.notice import argument, login_command, page_of
 from deviceflow.core.policy import wrong_approver
 from deviceflow.core.states import GrantState, State
 from deviceflow.core.text import trusted
@@ -67,10 +67,10 @@ def check_same(world: World, grant: Grant, provider: Provider | None) -> None:
     else:
         return
     raise errors.UsageError(
-        f"The grant {grant.name!r} {problem}.",
+        f"{grant.name!r} {problem}.",
         flow_id=grant.id,
         state=grant.state,
-        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
+        hint=f"Use another name, or log out first: deviceflow logout {argument(grant.name)}",
     )
 
 
@@ -87,7 +87,7 @@ async def ask(world: World, asked: TokenQuery, stored: Stored[Grant] | None) -> 
         LoginPending: A person must log in.
         UnknownGrantError: There is no such grant, and the caller does not say how to log in.
     """
-    provider = await _provider_for(world, asked, stored)
+    provider = asked.provider or await _provider_of(world, asked.name, stored)
     purpose = checked_purpose(asked.purpose)
     if stored is not None and stored.record.revocations and stored.record.due_at <= stored.now:
         await revoke_next(world, stored)
@@ -116,24 +116,21 @@ async def ask(world: World, asked: TokenQuery, stored: Stored[Grant] | None) -> 
     raise _pending(world, asked.name, ASK_AGAIN, stored)
 
 
-async def _provider_for(world: World, asked: TokenQuery, stored: Stored[Grant] | None) -> Provider:
-    """Return how to log in: as the caller says, else as the grant or the open login does."""
-    provider = asked.provider or (stored and stored.record.asked)
-    if not provider:
-        provider = await _of_open_login(world, asked.name)
-    if not provider:
-        raise errors.UnknownGrantError(
-            f"The store has no grant of the name {asked.name!r}.",
-            hint="Pass the provider, or log in first: deviceflow grants login"
-            f" {argument(asked.name)} PROVIDER (or --profile PROFILE)",
-        )
-    return provider
+async def _provider_of(world: World, name: str, stored: Stored[Grant] | None) -> Provider:
+    """Return how to log in for a grant, or as the open login of its name does.
 
-
-async def _of_open_login(world: World, name: str) -> Provider | None:
-    """Return the settings of the open login of a grant's name: its token will be the grant's."""
+    Raises:
+        UnknownGrantError: There is neither.
+    """
+    if stored is not None:
+        return stored.record.asked
     flow = await world.find_login(name)
-    return None if flow is None else flow.provider.for_grant()
+    if flow is None:
+        raise errors.UnknownGrantError(
+            f"The store has no login {name!r}.",
+            hint=f"Pass the provider, or: deviceflow login {argument(name)} PROVIDER",
+        )
+    return flow.provider.for_grant()
 
 
 async def _stepped(world: World, flow: Flow) -> Login | None:
@@ -155,8 +152,7 @@ def check_login(flow: Flow, provider: Provider) -> None:
     Raises:
         UsageError: It is another login, or asks for something else.
     """
-    has_token = flow.handover.token_kept
-    if not (_looks_alike(flow, provider) if has_token else flow.is_of(provider)):
+    if not fits(flow, provider):
         of = flow.provider
         raise errors.UsageError(
             f"The login of the name {flow.name!r} is at {of.server}, and asks for something else"
@@ -168,26 +164,22 @@ def check_login(flow: Flow, provider: Provider) -> None:
         )
 
 
+def fits(flow: Flow, provider: Provider) -> bool:
+    """Tell whether the open login of a grant's name may be a login for the grant."""
+    approved = flow.handover.token_kept
+    return _looks_alike(flow, provider) if approved else flow.is_of(provider)
+
+
 def _looks_alike(flow: Flow, provider: Provider) -> bool:
     """Tell whether a login of a grant's name seems to be for the grant, with other settings maybe.
 
     Otherwise it is somebody else's, who may wait for its token.
     """
-    of, provider = flow.provider.for_grant(), provider.for_grant()
-    return (of.server, of.client_id, {*of.scopes}) == (
-        provider.server,
-        provider.client_id,
-        {*provider.scopes},
-    )
 
+    def facts(of: Provider) -> object:
+        return of.server, of.client_id, {*of.scopes}
 
-def is_for(flow: Flow, grant: Grant) -> bool:
-    """Tell whether the open login of a grant's name may be a login for the grant."""
-    try:
-        check_login(flow, grant.asked)
-    except errors.UsageError:
-        return False
-    return True
+    return facts(flow.provider.for_grant()) == facts(provider.for_grant())
 
 
 async def _need(
@@ -226,13 +218,11 @@ async def _need(
         )
         if not await recorder.record_grant(world, grant, raised, worker):
             return None
-    clocks = world.clocks()
-    found = await world.store.load(Grant, name, clocks.shared, by="name")
+    found = await find_grant(world, name)
     due = found is not None and found.record.need_to_tell(found.now) is not None
     if found is not None and due and world.context.notifies and later:
         await tell(world, found)
-        clocks = world.clocks()
-        found = await world.store.load(Grant, name, clocks.shared, by="name")
+        found = await find_grant(world, name)
     # Another process may have taken the token of the login, which had the name until then.
     return None if found is None or found.record.state.gives_tokens else found
 
@@ -309,7 +299,7 @@ async def adopt_refresh_token(
     purpose = checked_purpose(purpose)
     if not provider.can_refresh:
         raise errors.UsageError(
-            f"The grant {name!r} cannot continue with a refresh token: {provider.server} does not"
+            f"{name!r} cannot continue with a refresh token: {provider.server} does not"
             " refresh tokens.",
             hint="Log in instead: Client.log_in.",
         )
@@ -335,7 +325,7 @@ async def adopt_refresh_token(
 
 def _unknown_approver(name: str) -> errors.UsageError:
     return errors.UsageError(
-        f"The grant {name!r} cannot continue with a refresh token: nobody knows who approved it,"
+        f"{name!r} cannot continue with a refresh token: nobody knows who approved it,"
         " and the grant accepts some people only.",
         hint="Log in instead: Client.log_in.",
     )
@@ -343,17 +333,17 @@ def _unknown_approver(name: str) -> errors.UsageError:
 
 def _has_tokens(grant: Grant) -> errors.UsageError:
     return errors.UsageError(
-        f"The grant {grant.name!r} gives tokens already: the refresh token was not taken.",
+        f"{grant.name!r} gives tokens already: the refresh token was not taken.",
         flow_id=grant.id,
         state=grant.state,
-        hint=f"Use another name, or end that grant first: deviceflow logout {argument(grant.name)}",
+        hint=f"Use another name, or log out first: deviceflow logout {argument(grant.name)}",
     )
 
 
 def _check_approver(world: World, grant: Grant) -> None:
     if grant.needs_approver and world.context.approver is None:
         raise errors.UsageError(
-            f"The grant {grant.name!r} is of a program that checks who approved"
+            f"{grant.name!r} is of a program that checks who approved"
             " (Client(approver=…)). This process has no such policy.",
             flow_id=grant.id,
             state=grant.state,
@@ -376,8 +366,7 @@ async def log_in(
     """Log in for a grant, in front of a person: if it needs that, is in doubt, or `again`."""
     check_name(name)
     provider = provider and provider.for_grant()
-    clocks = world.clocks()
-    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    stored = await find_grant(world, name)
     replaces = again or (stored is not None and stored.record.state is GrantState.IN_DOUBT)
     if stored is not None:
         check_same(world, stored.record, provider)
@@ -387,41 +376,26 @@ async def log_in(
         _check_approver(world, stored.record)
     if provider is None:
         provider = await _provider_of(world, name, stored)
+        await world.check_credentials(provider)
     login = await start(world, provider, name, purpose, {})
-    waited = _show_and_wait(
-        world, login, open_browser=open_browser, timeout=timeout, on_step=on_step
-    )
-    login = await watching(world, login.id, waited)
+    shown = show_and_wait(world, login, open_browser, timeout, on_step)
+    login = await watching(world, login.id, shown)
     while login.has_token:
         if await adopt(world, name, provider, purpose, login.id, replaces=replaces):
             await _end_former(world, name)
             return
         # Others have moved the grant: its need, a refresh, or the login's token.
         login = await get(world, login.id)
-        stored = await world.store.load(Grant, name, world.clocks().shared, by="name")
+        stored = await find_grant(world, name)
         if replaces and stored is not None:
             await _end_refresh(world, stored)
         elif stored is not None and stored.record.state.gives_tokens:
             check_same(world, stored.record, provider)
             return
-    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    stored = await find_grant(world, name)
     if stored is None or stored.record.flow_id != login.id:  # nobody has taken its token meanwhile
         flow = await world.load_login(login.id)
         raise error_of(flow)
-
-
-async def _provider_of(world: World, name: str, stored: Stored[Grant] | None) -> Provider:
-    """Return how to log in for a grant, or for the open login of its name."""
-    if stored is not None:
-        await world.check_credentials(stored.record.asked)
-        return stored.record.asked
-    provider = await _of_open_login(world, name)
-    if provider is None:
-        raise errors.UnknownGrantError(
-            f"The store has no grant of the name {name!r}.",
-            hint="Name the provider as well: it says how to log in.",
-        )
-    return provider
 
 
 async def _end_refresh(world: World, stored: Stored[Grant]) -> None:
@@ -438,18 +412,9 @@ async def _end_former(world: World, name: str) -> None:
     """Tell that the need has ended, and revoke what the login has replaced."""
     world.context.tokens.discard(name)
     await tell_of(world, name)
-    clocks = world.clocks()
-    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    stored = await find_grant(world, name)
     if stored is not None:
         await revoke_all(world, stored)
-
-
-async def _show_and_wait(
-    world: World, login: Login, *, open_browser: bool, timeout: float | None, on_step: OnStep
-) -> Login:
-    if not login.state.ended:
-        await show(world, login, open_browser=open_browser)
-    return await wait(world, login.id, timeout, on_step)
 
 
 def _why(stored: Stored[Grant] | None) -> str:
@@ -473,16 +438,16 @@ def _pending(
     if world.context.approver is None and login is not None and login.needs_approver:
         elsewhere = "Only a program that checks who approved (Client(approver=…)) can take it. "
     pending = errors.LoginPending(
-        f"A person must log in before the grant {name!r} gives a token.",
+        f"A person must log in before {name!r} gives a token.",
         name=name,
         wait_seconds=wait_seconds,
         need_id=None if need is None else need.id,
-        command=resume_command(name, world.context.store_option),
+        command=login_command(name, world.context.store_option),
         reason=None if need is None else need.reason,
         flow_id=None if login is None else login.id,
         state=None if login is None else login.state,
         hint=f"{_why(stored)}{elsewhere}Ask again in {wording.seconds(ceil(wait_seconds))}."
-        f" To log in: {resume_command(name, world.context.store_option)}",
+        f" To log in: {login_command(name, world.context.store_option)}",
     )
     pending.login = login if shown else None
     pending.link = None if need is None else page_of(world.context.pages, need.link)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from deviceflow.client import recorder
 from deviceflow.core import queries, wording
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from deviceflow.core.flow import Transition
     from deviceflow.core.need import Need
     from deviceflow.core.ports import Stored
+    from deviceflow.core.secret import Secret
+
+
+async def find_grant(
+    world: World, key: str | Secret, by: Literal["name", "link"] = "name"
+) -> Stored[Grant] | None:
+    """Return the grant of a name, or of a need's link, as it is stored; None without one."""
+    return await world.store.load(Grant, key, world.clocks().shared, by=by)
 
 
 async def tell(world: World, stored: Stored[Grant]) -> list[DeviceFlowError]:
@@ -54,7 +62,7 @@ def _not_told(
 ) -> DeviceFlowError:
     wait = None if recorded is None else recorded[1].wait
     return DeviceFlowError(
-        f"Nobody could be notified about the grant {name!r}: {trouble.rstrip('.')}.",
+        f"Nobody could be notified about {name!r}: {trouble.rstrip('.')}.",
         hint=None if wait is None else f"It is tried again in {wording.seconds(ceil(wait))}.",
     )
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deviceflow import errors
 from deviceflow.client import recorder
-from deviceflow.client.grant_login import adopt, is_for
-from deviceflow.client.grant_need import tell_of
+from deviceflow.client.grant_login import adopt, fits
+from deviceflow.client.grant_need import find_grant, tell_of
 from deviceflow.client.lookup import get
 from deviceflow.client.start import create, start
-from deviceflow.core.grant import Grant
 from deviceflow.core.login import Login
 from deviceflow.core.states import State
 
 if TYPE_CHECKING:
     from deviceflow.client.world import World
+    from deviceflow.core.grant import Grant
     from deviceflow.core.need import Need
     from deviceflow.core.ports import Stored
     from deviceflow.core.provider import Provider
@@ -59,7 +59,7 @@ async def look(world: World, link: Secret, login_id: str | None = None) -> NeedP
         login_id: The login that the caller has seen the code of, to be told of its end.
     """
     while True:
-        stored = await _found(world, link)
+        stored = await find_grant(world, link, by="link")
         if stored is None:
             return None
         login = await _open_login(world, stored)
@@ -86,12 +86,12 @@ async def request_code(world: World, link: Secret) -> NeedPage | None:
         page = await look(world, link)
         if page is None or not page.need.lasts or (page.login is not None and not ours):
             return page
-        stored = await _found(world, link)
+        stored = await find_grant(world, link, by="link")
         if stored is None or stored.record.open_need is None:
             continue
         grant, worker = stored.record, world.context.identity.worker()
         flow = await world.find_login(grant.name)
-        under_way = flow is not None and flow.state is State.INIT and is_for(flow, grant)
+        under_way = flow is not None and flow.state is State.INIT and fits(flow, grant.asked)
         if page.wait_seconds and not under_way and not ours:
             return page
         needs = grant.needs_approver
@@ -116,13 +116,12 @@ async def settle(world: World, name: str, login_id: str) -> bool:
     Returns:
         Whether that was done; not where no grant of the login's name has a need.
     """
-    clocks = world.clocks()
-    stored = await world.store.load(Grant, name, clocks.shared, by="name")
+    stored = await find_grant(world, name)
     if stored is None or stored.record.open_need is None:
         return False
     grant = stored.record
     flow = await world.find_login(name)
-    if flow is None or flow.id != login_id or not is_for(flow, grant):
+    if flow is None or flow.id != login_id or not fits(flow, grant.asked):
         return False
     adopted = await adopt(world, name, grant.asked, grant.purpose, login_id)
     if adopted:
@@ -130,17 +129,12 @@ async def settle(world: World, name: str, login_id: str) -> bool:
     return adopted
 
 
-async def _found(world: World, link: Secret) -> Stored[Grant] | None:
-    clocks = world.clocks()
-    return await world.store.load(Grant, link, clocks.shared, by="link")
-
-
 async def _open_login(world: World, stored: Stored[Grant]) -> Login | None:
     """Return the login of the grant's name that has a code, or a token."""
     if stored.record.open_need is None:
         return None
     flow = await world.find_login(stored.record.name)
-    if flow is None or flow.state is State.INIT or not is_for(flow, stored.record):
+    if flow is None or flow.state is State.INIT or not fits(flow, stored.record.asked):
         return None
     over = flow.expires_at is not None and flow.expires_at <= stored.now
     if over and not flow.state.ended:

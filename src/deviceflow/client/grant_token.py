@@ -203,7 +203,7 @@ def _check_time(grant: Grant, next_step: NextStep, remaining: float) -> None:
     else:
         return
     raise errors.WaitTimeoutError(
-        f"The grant {grant.name!r} gave no token in time: {why}.",
+        f"{grant.name!r} gave no token in time: {why}.",
         flow_id=grant.id,
         state=grant.state,
         hint="Nothing was changed. Ask again, or allow more time.",
@@ -232,7 +232,7 @@ def _unreachable(grant: Grant, now: float) -> errors.UnreachableError:
         kept = "The grant is in doubt: the answer to a refresh was lost. It is asked for again."
     ended = "was refused" if grant.invalid else "has expired"
     return errors.UnreachableError(
-        f"The token of the grant {grant.name!r} {ended} and could not be refreshed."
+        f"The token of {grant.name!r} {ended} and could not be refreshed."
         f" The last request to {grant.provider.server} failed: {why}{silent}.",
         flow_id=grant.id,
         state=grant.state,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from deviceflow.audit import log
 from deviceflow.core.login import Login
 from deviceflow.core.ports import Unreadable
+from deviceflow.errors import UnknownLoginError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,8 +29,14 @@ def logins_of(page: Page[Flow], on_problem: Callable[[DeviceFlowError], object])
 
 
 async def get(world: World, flow_id: str) -> Login:
-    """Return the login as it is stored."""
-    flow = await world.load_login(flow_id, secrets=False)
+    """Return the login of an id, or else the open login of a name, as it is stored."""
+    try:
+        flow = await world.load_login(flow_id, secrets=False)
+    except UnknownLoginError:
+        named = await world.find_login(flow_id)
+        if named is None:
+            raise
+        flow = named
     now = await world.now()
     return Login.of(flow, flow.wait_seconds(now))
 

@@ -40,6 +40,8 @@ class AccessToken:
         generation: How many times the grant has got tokens, with this one.
         invalid_token_statuses: The HTTP statuses by which a server says that the token is not
             valid.
+        id_token: The id token of the last login or refresh that had one, hidden, for web identity
+            such as AWS's or Kubernetes'; None unless the provider has `keep_id_token`.
     """
 
     access_token: Secret
@@ -51,6 +53,7 @@ class AccessToken:
     _invalidate: Callable[[AccessToken], Any] | None = field(
         default=None, repr=False, compare=False
     )
+    id_token: Secret | None = None
 
     @classmethod
     def of(cls, grant: Grant, invalidate: Callable[[str, AccessToken], Any] | None = None) -> Self:
@@ -70,6 +73,7 @@ class AccessToken:
             grant.generation,
             grant.provider.invalid_token_statuses,
             invalidate and partial(invalidate, grant.name),
+            token.id_token,
         )
 
     def invalidate(self) -> bool:
@@ -133,4 +137,6 @@ class AccessToken:
             token["expires_at"] = int(self.expires_at)
         if self.scopes is not None:
             token["scope"] = " ".join(self.scopes)
+        if self.id_token is not None:
+            token["id_token"] = self.id_token.reveal()
         return token

@@ -90,7 +90,7 @@ DATA: Final = (
         "printed where `--show-token`, `token` or `export-env` asks for it",
     ),
     Datum("refresh token", SECRET, _NOWHERE, ("token.refresh_token",)),
-    Datum("id token", SECRET, _NOWHERE, ("token.id_token",)),
+    Datum("id token", SECRET, _NOWHERE, ("token.id_token", "access_token.id_token")),
     Datum(
         "other fields of the token response",
         SECRET,

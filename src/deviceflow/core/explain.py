@@ -71,14 +71,7 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
         kind = errors.WaitTimeoutError
     else:
         kind = _ERRORS[login.reason]
-    message = kind.default_message
-    if login.detail in FAILURE_WORDS:
-        server = printable(login.provider.server, 200)
-        message = f"{message} No response from {server}: {FAILURE_WORDS[login.detail]}."
-    elif login.detail and issubclass(kind, errors.ServerError):
-        message = f"{message} The server's message: {login.detail.rstrip('.')}."
-    elif login.detail and kind is errors.WrongApproverError:
-        message = f"{message} Details: {login.detail}."
+    message = _message_of(login, kind)
     if login.in_doubt and login.state.ended and kind is not errors.OutcomeUnknownError:
         message = (
             f"{message} A response was lost, and a token may exist. Look for the token at the"
@@ -92,6 +85,22 @@ def error_of(login: Login | Flow) -> errors.DeviceFlowError:
         reason=login.reason,
         hint=_REFUSED.get(code),
     )
+
+
+def _message_of(login: Login | Flow, kind: type[errors.DeviceFlowError]) -> str:
+    message, detail = kind.default_message, login.detail
+    server = printable(login.provider.server, 200)
+    if detail in FAILURE_WORDS:
+        return f"{message} No response from {server}: {FAILURE_WORDS[detail]}."
+    if detail and detail.startswith("HTTP ") and issubclass(kind, errors.ServerError):
+        times = f" {login.failures} times" if login.failures > 1 else ""
+        said = f"{server} answered {detail}{times}."
+        return said if kind is errors.UnreachableError else f"{message} {said}"
+    if detail and issubclass(kind, errors.ServerError):
+        return f"{message} The server's message: {detail.rstrip('.')}."
+    if detail and kind is errors.WrongApproverError:
+        return f"{message} Details: {detail}."
+    return message
 
 
 _GONE: Final[dict[Handover, str]] = {

@@ -440,6 +440,8 @@ class Flow:
             credential = result.credential
         detail = self._clean(answer.message, credential)
         if in_init:
+            if detail is None and (answer.outcome == "retry" or answer.unreadable):
+                detail = trusted(f"HTTP {status}")
             transition = self._receive_code(answer, now, duration or 0.0, retry_after, detail)
         else:
             transition = self._receive_token(answer, now, retry_after, detail)

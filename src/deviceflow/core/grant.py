@@ -454,7 +454,7 @@ class Grant:
         """
         if self.token is None:
             raise UsageError(
-                f"The grant {self.name!r} has no tokens to refresh.",
+                f"{self.name!r} has no tokens to refresh.",
                 flow_id=self.id,
                 state=self.state,
             )
@@ -1045,7 +1045,9 @@ class Grant:
             self.replaced = self.token.access_token
             token.refresh_token = token.refresh_token or self.token.refresh_token
             token.scopes = self.token.scopes if token.scopes is None else token.scopes
-        token.id_token = None  # the subject is known by now
+            token.id_token = token.id_token or self.token.id_token
+        if not self.asked.keep_id_token:
+            token.id_token = None  # the subject is known by now
         self.token = token
         self.issued_at = self.due_at = issued_at
         self.issued_clock = self.issued_uptime = None

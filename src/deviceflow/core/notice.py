@@ -44,14 +44,14 @@ def argument(name: str) -> str:
     return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 
 
-def resume_command(name: str, option: str = "") -> str:
+def login_command(name: str, option: str = "") -> str:
     """Return the command that logs in for a grant from any shell.
 
     Args:
         name: The grant's name.
         option: What names the store, such as `--store URL`; empty for the user's own.
     """
-    return _command("resume", name, option)
+    return _command("login", name, option)
 
 
 def _command(verb: str, name: str, option: str) -> str:
@@ -138,8 +138,8 @@ class LoginNeed(NamedTuple):
         In an outage, it is the command that shows the grant.
         """
         if self.outage is not None:
-            return _command("grants show", self.name, self.store)
-        return resume_command(self.name, self.store)
+            return _command("status", self.name, self.store)
+        return login_command(self.name, self.store)
 
     def how_to_log_in(self, *, link: bool = True) -> str:
         """Return what to open or to type: the link in clear, or the command if there is no link.

@@ -342,6 +342,7 @@ class Provider(Protocol):
             says.
         invalid_token_statuses: The HTTP statuses by which the servers that take an access token say
             that it is not valid.
+        keep_id_token: Whether a grant keeps the id token of its last login or refresh.
     """
 
     @property
@@ -389,6 +390,8 @@ class Provider(Protocol):
     def ends_old_token(self) -> bool | None: ...
     @property
     def invalid_token_statuses(self) -> tuple[int, ...]: ...
+    @property
+    def keep_id_token(self) -> bool: ...
 
     def well_known_urls(self) -> tuple[str, ...]:
         """Return the URLs where the server's metadata may be, in order, needed or not."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from deviceflow.core.provider import Provider
     from deviceflow.credentials.profiles import Setting
+    from deviceflow.providers.dialect import Dialect
 
 _OF_THE_LOGIN: Final = ("purpose", "scope_ceiling")
 _FOR_STUDIO: Final = ("allow_http", "scopes")
@@ -121,21 +122,22 @@ def _provider(asked: Asked, found: Mapping[str, Setting]) -> Provider:
         if not any(key in settings for key in _WHERE):
             raise UsageError(
                 "Where to log in is missing. Nothing was sent.",
-                hint="Name a provider (deviceflow providers list), use --issuer URL, or name a DVC"
-                " Studio by its host, or as studio.",
+                hint="Name a provider (deviceflow providers list), use --issuer URL, or for DVC"
+                " Studio: studio [HOST].",
             )
         _no_studio_options(asked)
         _check_both_endpoints(settings)
         _no_parameters(parameters, {}, "A server that is not named")
         _check_places(places)
         return OAuth(**_with_id(settings), require=required)
-    supplied, path = _known_at(name) if _is_address(name) else (None, "")
+    supplied, path = known_at(name) if is_address(name) else (None, "")
     if supplied and not places and not path:
         name = supplied
-    if name != "studio" and not _is_address(name):
+    if name != "studio" and not is_address(name):
         entry = known.entry(name)
         _no_studio_options(asked)
         _no_parameters(parameters, entry.parameters, entry.title)
+        _check_complete(entry, settings, parameters)
         if not any(getattr(entry, key) for key in PLACES):  # it says how a server answers only
             _check_places(places)
             return known.provider(name, **_with_id(settings), **parameters, require=required)
@@ -170,6 +172,28 @@ def _check_both_endpoints(settings: Mapping[str, Any]) -> None:
         raise UsageError(
             f"The {missing[0].replace('_', ' ')} is missing.",
             hint=f"Add {option} URL; or use --issuer URL only, if the server has metadata.",
+        )
+
+
+def _check_complete(
+    entry: Dialect, settings: Mapping[str, Any], parameters: Mapping[str, str]
+) -> None:
+    """Check that a known provider has all that it needs, so that one error names all of it."""
+    missing = {
+        f"--set {key}=…": key
+        for key, default in entry.parameters.items()
+        if not (default or parameters.get(key))
+    }
+    if not settings.get("client_id"):
+        missing["--client-id ID"] = "a client id"
+    if entry.needs_secret and not (settings.get("client_secret") or settings.get("private_key")):
+        missing["--client-secret env:NAME or file:PATH"] = "a client secret"
+    if len(missing) > 1:
+        *first, last = missing.values()
+        raise UsageError(
+            f"{entry.title} needs {', '.join(first)} and {last}. Nothing was sent.",
+            hint=f"Register the program at the server, then add {' '.join(missing)}; or use a"
+            " profile.",
         )
 
 
@@ -248,12 +272,12 @@ def _no_studio_options(asked: Asked) -> None:
         )
 
 
-def _is_address(target: str) -> bool:
+def is_address(target: str) -> bool:
     """Tell a host from a provider's name, which has no dots, colons or slashes."""
     return any(char in target for char in ".:/") or target == "localhost"
 
 
-def _known_at(address: str) -> tuple[str | None, str]:
+def known_at(address: str) -> tuple[str | None, str]:
     """Return the name of the known provider at an address, if there is one, and the path.
 
     Raises:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tomllib
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,11 +53,12 @@ SETTINGS: Final[tuple[str, ...]] = (
     "pkce",
     "offline",
     "refresh_ends_token",
+    "keep_id_token",
     "allow_http",
 )
 """What a profile and the environment (`DEVICEFLOW_` and the name in capitals) can set."""
 
-FLAGS: Final = ("refresh_ends_token", "allow_http")
+FLAGS: Final = ("refresh_ends_token", "keep_id_token", "allow_http")
 """The settings that are true or false."""
 
 NOTICES: Final = ("notify", "public_url", "outage_after")
@@ -155,7 +157,7 @@ def load() -> Config:
 
 def _check_owner(path: Path) -> None:
     found = path.stat()
-    if os.name != "posix" or not stat.S_ISREG(found.st_mode):
+    if sys.platform == "win32" or not stat.S_ISREG(found.st_mode):
         return
     if found.st_uid not in (0, os.geteuid()):
         raise UsageError(

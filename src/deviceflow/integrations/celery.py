@@ -158,7 +158,7 @@ def get_token(
 
     If a person must log in, the client records the need, and notifies the program. The task runs
     again every minute, or more often, until somebody has logged in, for example by `deviceflow
-    grants login NAME`. No worker of Celery is blocked meanwhile.
+    login NAME`. No worker of Celery is blocked meanwhile.
 
     Args:
         task: The task, which must be bound (`bind=True`).

@@ -98,6 +98,8 @@ class OAuth:
             and the login asks for other scopes. Without scopes, the server chooses.
         refresh_ends_token: Whether a refresh ends the access token that it replaces. By default as
             the dialect says; and if it does not say, a grant learns it from the first refusal.
+        keep_id_token: Whether a grant keeps the id token of its last login or refresh, sealed, for
+            web identity such as AWS's or Kubernetes'. A login needs the scope `openid` for one.
         require: Who must approve: required values of id token claims, such as
             `{"email": "a@example.com"}`, `sub`, or `tenant`.
         allow_http: Whether to allow plain http to another machine. By default as the environment
@@ -125,6 +127,7 @@ class OAuth:
     pkce: Literal["auto", "on", "off"] = "auto"
     offline: Literal["auto", "on", "off"] = "auto"
     refresh_ends_token: bool | None = None
+    keep_id_token: bool = False
     require: Pairs = ()
     allow_http: bool = field(default_factory=http_allowed)
     name: str = "rfc8628"
@@ -621,8 +624,9 @@ class OAuth:
             for one in fields_of(self)
             if one.name != "quirks" and getattr(self, one.name) not in (None, ())
         }
-        if self.offline == "auto":
-            del record["offline"]
+        for name, default in (("offline", "auto"), ("keep_id_token", False)):
+            if record[name] == default:
+                del record[name]
         for name in ("scopes", "resource"):
             if name in record:
                 record[name] = list(record[name])

@@ -169,6 +169,7 @@ class Studio:
     replay_window = 0.0
     ends_old_token = False
     invalid_token_statuses = (401,)
+    keep_id_token = False
     # Studio does not check the interval and has no slow_down, so there is no margin.
     first_wait = 0.0
     margin = 0.0

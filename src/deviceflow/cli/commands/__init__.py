@@ -58,56 +58,46 @@ class Entry:
 
 
 GROUPS = {
-    "log in": {
+    "log in, and use the token": {
         "login": Entry(
             "login",
-            "log in and save the token",
-            "github --client-id Iv1.0123456789abcdef --scopes repo --output token.txt",
+            "log in, and keep the tokens",
+            "github --client-id Iv1.0123456789abcdef --scopes repo",
+            "work --issuer https://login.example.com --client-id robot",
+            "studio studio.example.com",
+            "work",
         ),
-        "resume": Entry("login", "continue an interrupted login", "--output token.txt", "nightly"),
-        "doctor": Entry(
-            "doctor",
-            "check whether a login to a provider works",
-            "--issuer https://login.example.com --client-id robot",
-        ),
-        "demo": Entry("demo", "try a login against a local server", "--auto-approve"),
-    },
-    "jobs, one step at a time": {
-        "start": Entry("start", "start a login", "studio.example.com --name nightly"),
-        "step": Entry("steps", "do what is due for a login", "dWnn2E-zC3LqZb0o"),
-        "wait": Entry("steps", "wait until a login ends", "dWnn2E-zC3LqZb0o --timeout 60"),
-        "status": Entry("status", "show the state of a login", "", "dWnn2E-zC3LqZb0o --json"),
-        "list": Entry("status", "list the logins", "--all"),
-        "cancel": Entry("steps", "cancel a login", "dWnn2E-zC3LqZb0o --reason 'not needed'"),
-        "token": Entry(
-            "handover",
-            "print the token of a login or a grant",
-            "dWnn2E-zC3LqZb0o --output token.txt --acknowledge",
-            "nightly",
-        ),
-        "export-env": Entry(
-            "handover", "print the token as shell commands", "dWnn2E-zC3LqZb0o --acknowledge"
-        ),
-    },
-    "grants, tokens that stay good": {
-        "grants": Entry(
-            "grants", "list, show and end grants, and log in for one", "list", "login nightly"
-        ),
-        "check": Entry("validity", "ask the server whether a grant's token is valid", "nightly"),
+        "token": Entry("handover", "print a token that is good now", "github", "--format header"),
+        "status": Entry("status", "show how it stands", "", "github --json"),
+        "list": Entry("status", "list what there is", "", "--all"),
+        "logout": Entry("validity", "wipe and revoke the tokens", "github"),
+        "check": Entry("validity", "ask the server whether the token is valid", "github"),
         "invalidate": Entry(
             "validity",
-            "report that a server refused a grant's token",
-            "nightly",
-            "nightly --token-stdin",
+            "report that a server refused the token",
+            "github",
+            "github --token-stdin",
         ),
-        "logout": Entry("grants", "end a grant, and revoke its tokens", "nightly"),
-        "worker": Entry("worker", "drive all logins and grants of a store", "--concurrency 20"),
+        "export-env": Entry(
+            "handover",
+            "print the token as shell commands",
+            "studio",
+            "github --variable GITHUB_TOKEN",
+        ),
+    },
+    "jobs, one step at a time": {
+        "start": Entry("start", "start a login", "nightly studio studio.example.com"),
+        "step": Entry("steps", "do what is due for a login", "nightly"),
+        "wait": Entry("steps", "wait until a login ends", "nightly --timeout 60"),
+        "cancel": Entry("steps", "cancel a login", "nightly --reason 'not needed'"),
         "sweep": Entry("upkeep", "do what is due in a store, once", "--limit 50"),
+        "worker": Entry("worker", "drive all logins of a store", "--concurrency 20"),
         "purge": Entry(
             "upkeep",
             "wipe old secrets and delete old logins",
             "--tokens-after 7d --flows-after 90d",
         ),
+        "doubt": Entry("upkeep", "spare the refresh tokens of a restored backup", ""),
     },
     "audit": {
         "audit": Entry(
@@ -119,6 +109,12 @@ GROUPS = {
         ),
     },
     "set up": {
+        "doctor": Entry(
+            "doctor",
+            "check whether a login to a provider works",
+            "--issuer https://login.example.com --client-id robot",
+        ),
+        "demo": Entry("demo", "try a login against a local server", "--auto-approve"),
         "config": Entry("config", "show the effective settings", "show --profile work"),
         "providers": Entry("providers", "list and check known providers", "show github"),
         "keys": Entry("keys", "create and rotate the sealing keys", "generate"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import options, streams, target
+from deviceflow.cli import options, streams
 from deviceflow.cli.commands import Command
+from deviceflow.cli.target import Target
 from deviceflow.credentials import profiles
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _add_config(parser: ArgumentParser) -> None:
 
 
 def _add_show(parser: ArgumentParser) -> None:
-    options.add_target(parser)
+    options.add_target(parser, name="")
     options.add_json(parser)
 
 
@@ -34,7 +35,7 @@ def _show(args: ShowOptions) -> int:
     Raises:
         UsageError: The file or the profile cannot be used.
     """
-    found, there = target.settled(args), profiles.load()
+    found, there = Target(args, named=False).settled, profiles.load()
     if args.json:
         shown = {
             "settings": {

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import exits, options, streams, target
+from deviceflow.cli import exits, options, streams
 from deviceflow.cli.commands import Command
+from deviceflow.cli.target import Target
 from deviceflow.client.clock import default_clock
 from deviceflow.doctor import Check, Recorder, as_dict, conformance, examine
 from deviceflow.errors import UsageError
@@ -37,7 +38,7 @@ def _add_doctor(parser: ArgumentParser) -> None:
         "Check whether a login to a provider works, up to the point where a person would have to"
         " approve. One code is requested, and left to expire."
     )
-    options.add_target(parser)
+    options.add_target(parser, name="")
     parser.add_argument(
         "--early-poll", action="store_true", help="also poll once before the interval has passed"
     )
@@ -65,12 +66,11 @@ def _run(args: DoctorOptions) -> int:
     """
     if args.conformance:
         args.issuer = args.conformance
-    provider = target.provider(args)
+    provider = Target(args, named=False).provider()
     if not isinstance(provider, OAuth):
         raise UsageError(
             "The doctor checks OAuth providers only.", hint="Name one, or pass --issuer."
         )
-    target.look_for_secret(provider)
     clock = default_clock()
     recorder = Recorder(RequestsTransport(), clock)
     checks: list[Check] = []

@@ -1,20 +1,20 @@
-"""The commands that hand a login's token over: `token` and `export-env`."""
+"""The commands that give a token: `token` and `export-env`."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from deviceflow.cli import arguments, exits, options, stored, streams
 from deviceflow.cli.commands import Command
-from deviceflow.cli.sink import TokenFile
-from deviceflow.core.grant_view import GrantView
+from deviceflow.cli.sink import TokenFile, formatted
 from deviceflow.core.notice import argument
 from deviceflow.core.sanitize import printable
 from deviceflow.core.secret import Secret
-from deviceflow.errors import UnknownGrantError, UsageError
+from deviceflow.errors import UnknownGrantError, UnknownLoginError, UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -29,9 +29,10 @@ _STUDIO = ("DVC_STUDIO_TOKEN", "DVC_STUDIO_URL")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class HandOverOptions(options.IdArgument, options.JobOptions):
+class HandOverOptions(options.JobOptions):
     """The options of both commands."""
 
+    id: str | None
     acknowledge: bool
 
 
@@ -39,7 +40,6 @@ class TokenOptions(options.FormatOption, options.NoticeOptions, HandOverOptions)
     """The options of `token`."""
 
     output: str | None
-    fresh: bool
     min_ttl: float | None
     timeout: float | None
 
@@ -54,49 +54,48 @@ def _add_acknowledge(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--acknowledge",
         action="store_true",
-        help="wipe the token from the store afterwards; otherwise `purge` revokes it later",
+        help="by a login's id: wipe the token from the store afterwards; otherwise `purge` revokes"
+        " it later",
+    )
+
+
+def _add_id(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "id",
+        nargs="?",
+        metavar="NAME|ID",
+        help="the name, which is not needed where there is only one; or a login's id",
     )
 
 
 def _add_token(parser: ArgumentParser) -> None:
     parser.description = (
-        "Print a token of a grant that can be used now, refreshed if need be; or the token of a"
-        " login that was approved."
-    )
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="for jobs: NAME is a grant's, and with --profile it may be new",
+        "Print a token that is good now, refreshed if need be. By the id of a login that was"
+        " approved, print the token that it brought."
     )
     parser.add_argument(
         "--min-ttl",
         type=arguments.seconds,
         metavar="SECONDS",
-        help=f"of a grant: how long the token must live at least ({_MIN_TTL:g})",
+        help=f"how long the token must live at least ({_MIN_TTL:g})",
     )
     parser.add_argument(
         "--timeout",
         type=arguments.seconds,
         metavar="SECONDS",
-        help="of a grant: how long the command may take to get one",
+        help="how long the command may take to get one",
     )
     parser.add_argument("--output", metavar="FILE", help="write it to this file instead (0600)")
     options.add_format(parser)
-    options.add_notices(
-        parser, also=", and its server for a grant that the store does not have yet"
-    )
+    options.add_notices(parser, also=", and its server for a name that the store does not have yet")
     _add_acknowledge(parser)
-    parser.add_argument(
-        "id",
-        metavar="NAME|ID",
-        help="the grant's name, or the login's id, as printed by start",
-    )
+    _add_id(parser)
     options.add_job(parser)
 
 
 def _add_export_env(parser: ArgumentParser) -> None:
     # On one line, which argparse must not wrap.
-    parser.description = 'For a shell\'s eval: env=$(deviceflow export-env ID) && eval "$env"'
+    parser.description = 'For a shell\'s eval: env=$(deviceflow export-env NAME) && eval "$env"'
     parser.epilog = exits.EXPLAINED
     parser.add_argument(
         "--variable",
@@ -104,87 +103,114 @@ def _add_export_env(parser: ArgumentParser) -> None:
         help="the variable for the token; by default DVC_STUDIO_TOKEN and DVC_STUDIO_URL",
     )
     _add_acknowledge(parser)
-    options.add_id(parser)
+    _add_id(parser)
     options.add_store(parser)
     parser.set_defaults(json=False)  # a shell evaluates the output
-
-
-def _check_options(args: TokenOptions) -> None:
-    if args.fresh and args.acknowledge:
-        raise UsageError(
-            "--acknowledge is for the token of a login: a grant keeps its tokens.",
-            hint=f"To end the grant: {stored.command(args, f'logout {argument(args.id)}')}",
-        )
-    for option, value in (("--min-ttl", args.min_ttl), ("--timeout", args.timeout)):
-        if not args.fresh and value is not None:
-            raise UsageError(
-                f"{option} is for grants, and {printable(args.id, 100)} is a login.",
-                hint=f"Omit {option}.",
-            )
 
 
 def _token(args: TokenOptions) -> int:
     """Print or save a token.
 
     Raises:
-        UsageError: Options do not go together, or there is no such login or grant.
+        UsageError: Options do not go together.
+        UnknownLoginError: The store has nothing of that name or id.
     """
-    creates = args.fresh and _may_begin(args)
-    client = stored.client(args, creates=creates, notifies=True)
-    args.fresh = args.fresh or isinstance(stored.find(args, client, args.id), GrantView)
-    _check_options(args)
+    client = stored.client(args, creates=_may_begin(args), notifies=True)
+    word = _word(client, args)
     sink = None if args.output is None else TokenFile(args.output)
 
-    def put(token: Token | AccessToken) -> None:
-        kept = json.dumps(token.as_dict()) if args.format == "json" else token.access_token.reveal()
+    def put(token: Token | AccessToken, about: Callable[[], dict[str, Any]]) -> None:
+        kept = formatted(token, args.format)
         if sink is not None:
             sink.put(Secret(kept))
             streams.say(f"The token was saved in {sink.where}.")
         elif not args.json:
             streams.show(kept, foreign=True)
         if args.json:
-            facts = _facts(client, args)
+            facts = about()
             if sink is not None:
                 facts["output"] = args.output
             else:
                 facts["token"] = token.as_dict() if args.format == "json" else kept
             streams.show(json.dumps(facts))
 
-    if args.fresh:
-        put(_fresh(client, args))
-        return 0
-    _hand_over(client, args, put)
+    token = _of_name(client, args, word)
+    if token is not None:
+        put(token, lambda: client.grant(word).to_dict())
+    else:
+        about = lambda: stored.facts(client.get(word))  # noqa: E731
+        _hand_over(client, word, lambda token: put(token, about), acknowledge=args.acknowledge)
     return 0
+
+
+def _word(client: Client, args: HandOverOptions) -> str:
+    return stored.the_name(args, client, "The token of what?") if args.id is None else args.id
 
 
 def _may_begin(args: TokenOptions) -> bool:
     """Tell whether the store is to be created: a job's first night may come before any login."""
-    if stored.exists(args):
+    if args.profile is None or stored.exists(args):
         return False
     from deviceflow.cli import target  # costs, and is needed once in a store's life
 
     return target.of_profile(args.profile) is not None
 
 
-def _fresh(client: Client, args: TokenOptions) -> AccessToken:
-    """Return a token of a grant; the profile says how to log in for one that is not stored yet."""
+def _of_name(client: Client, args: TokenOptions, name: str) -> AccessToken | None:
+    """Return the token of a name; None for a login's id.
+
+    The profile says how to log in for a name that the store does not have yet.
+    """
+    if args.acknowledge:
+        _check_id(client, args, name)
+        return None
     min_ttl = _MIN_TTL if args.min_ttl is None else args.min_ttl
+    ask = partial(client.get_token, name, min_ttl=min_ttl, timeout=args.timeout)
     try:
-        return client.get_token(args.id, min_ttl=min_ttl, timeout=args.timeout)
+        return ask()
     except UnknownGrantError:
-        from deviceflow.cli import target  # costs, and is needed once in a grant's life
+        if _is_id(client, name):
+            _check_options(args, name)
+            return None
+    from deviceflow.cli import target  # costs, and is needed once in a name's life
 
-        settings = target.of_profile(args.profile)
-        if settings is None:
-            raise
+    settings = target.of_profile(args.profile)
+    if settings is None:
+        stored.unknown(args, client, name)
     provider, purpose = settings
-    return client.get_token(
-        args.id, provider, purpose=purpose, min_ttl=min_ttl, timeout=args.timeout
-    )
+    return ask(provider=provider, purpose=purpose)
 
 
-def _facts(client: Client, args: TokenOptions) -> dict[str, Any]:
-    return client.grant(args.id).to_dict() if args.fresh else stored.facts(client.get(args.id))
+def _is_id(client: Client, word: str) -> bool:
+    try:
+        client.get(word)
+    except UnknownLoginError:
+        return False
+    return True
+
+
+def _check_id(client: Client, args: HandOverOptions, word: str) -> None:
+    """Check that a word is the id of a login, whose token can be acknowledged.
+
+    Raises:
+        UsageError: It is a name.
+        UnknownLoginError: The store has neither.
+    """
+    found = stored.find(args, client, word)
+    if found.id != word:
+        raise UsageError(
+            f"--acknowledge is for a login by its id: {printable(word, 100)} keeps its tokens.",
+            hint=f"To end it: {stored.command(args, f'logout {argument(word)}')}",
+        )
+
+
+def _check_options(args: TokenOptions, login_id: str) -> None:
+    for option, value in (("--min-ttl", args.min_ttl), ("--timeout", args.timeout)):
+        if value is not None:
+            raise UsageError(
+                f"{option} is for names, and {printable(login_id, 100)} is the id of a login.",
+                hint=f"Omit {option}.",
+            )
 
 
 def _export_env(args: ExportOptions) -> int:
@@ -193,15 +219,19 @@ def _export_env(args: ExportOptions) -> int:
             f"{args.variable!r} is not a valid name of a variable.",
             hint="Use letters, digits and underscores; the first character must not be a digit.",
         )
-    client = stored.client(args)
-    provider = client.get(args.id).provider
+    client = stored.client(args, notifies=True)
+    word = _word(client, args)
+    if args.acknowledge:
+        _check_id(client, args, word)
+    found = stored.find(args, client, word)
+    provider = found.provider
     if args.variable is None and provider.dialect != "studio":
         raise UsageError(
             "Only tokens of DVC Studio have default variables.",
             hint="Name the variable for the token: --variable GITHUB_TOKEN",
         )
 
-    def put(token: Token) -> None:
+    def put(token: Token | AccessToken) -> None:
         text = token.access_token.reveal()
         given = (
             {args.variable: text}
@@ -212,16 +242,21 @@ def _export_env(args: ExportOptions) -> int:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in given.items()]
         streams.show("\n".join(lines), foreign=True)
 
-    _hand_over(client, args, put)
+    if found.id == word:
+        _hand_over(client, word, put, acknowledge=args.acknowledge)
+    else:
+        put(client.get_token(word))
     return 0
 
 
-def _hand_over(client: Client, args: HandOverOptions, put: Callable[[Token], object]) -> None:
-    if args.acknowledge:
-        with client.collect(args.id) as token:
+def _hand_over(
+    client: Client, login_id: str, put: Callable[[Token], object], *, acknowledge: bool
+) -> None:
+    if acknowledge:
+        with client.collect(login_id) as token:
             put(token)
     else:
-        put(client.collect_token(args.id))
+        put(client.collect_token(login_id))
 
 
 COMMANDS: Final = {

@@ -158,7 +158,7 @@ def _run(args: ServeOptions) -> int:
     with server:
         streams.show(server.url)
         streams.say(f"Approve codes at {server.url}/device. Stop the server with Ctrl-C.")
-        streams.say(f"To log in: deviceflow login {server.url} --show-token")
+        streams.say(f"To log in: deviceflow login --issuer {server.url} --client-id demo")
         stop.wait()
     return 0
 

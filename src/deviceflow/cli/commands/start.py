@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from deviceflow.cli import options, prompt, stored, streams, target
+from deviceflow.cli import options, prompt, stored, streams
 from deviceflow.cli.commands import Command
-from deviceflow.errors import UsageError
+from deviceflow.cli.target import Target
+from deviceflow.core.grant import check_name
+from deviceflow.core.notice import argument
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -16,35 +18,33 @@ if TYPE_CHECKING:
 class StartOptions(options.TargetOptions, options.JobOptions):
     """The options of `start`."""
 
-    name: str | None
-
 
 def _add_start(parser: ArgumentParser) -> None:
     parser.description = (
-        "Start a login: print its id to stdout, and instructions to stderr. The options for the"
-        " provider are those of login."
+        "Start a login: print its id to stdout, and instructions to stderr. One login at a time has"
+        " a name: an open one is shown again, and once it is approved its token is the name's. The"
+        " other options are those of login."
     )
     options.add_target(parser)
-    parser.add_argument(
-        "--name", help="one login at a time of this name: an open one is shown again"
-    )
     options.add_job(parser)
 
 
 def _start(args: StartOptions) -> int:
-    if args.name == "":
-        raise UsageError(
-            "The name is empty. All programs that forgot their name would share one login."
-        )
-    provider = target.provider(args)
-    target.look_for_secret(provider)
+    target = Target(args)
+    provider = target.provider()
+    if target.name is not None:
+        check_name(target.name)
+        provider = provider.for_grant()  # its token is to last
     client = stored.client(args, creates=True)
-    login = client.start(provider, name=args.name, purpose=target.purpose(args))
+    login = client.start(provider, name=target.name, purpose=target.purpose)
     if args.json:
         streams.show(json.dumps(stored.all_facts(login)))
         return 0
     if not login.state.ended:
         prompt.show_instructions(login)
+        streams.say(
+            f"To wait for it: {stored.command(args, f'wait {argument(login.name or login.id)}')}"
+        )
     streams.show(login.id)
     return 0
 

@@ -60,20 +60,21 @@ def _add_cancel(parser: ArgumentParser) -> None:
 
 
 def _step(args: StepOptions) -> int:
-    return _report(args, stored.client(args).step(args.id))
+    client = stored.client(args)
+    return _report(args, client.step(stored.login(args, client, args.id).id))
 
 
 def _wait(args: WaitOptions) -> int:
     client = stored.client(args)
-    login = client.get(args.id)
+    login = stored.login(args, client, args.id)
     told = changes.Changes(partial(_go_on, args)) if args.json_events else None
     if told is not None:
         told.begin(login)
     try:
         with prompt.waiting(login, told.step if told else None) as on_step:
-            login = client.wait(args.id, args.timeout, on_step=on_step)
+            login = client.wait(login.id, args.timeout, on_step=on_step)
     except WaitTimeoutError as late:
-        login = client.get(args.id)
+        login = client.get(login.id)
         if told is not None:
             told.error(late, login)
     return _report(args, login) if told is None else stored.code(login)
@@ -85,7 +86,8 @@ def _go_on(args: WaitOptions, login: Login) -> list[str]:
 
 
 def _cancel(args: CancelOptions) -> int:
-    login = stored.client(args).cancel(args.id, args.reason)
+    client = stored.client(args)
+    login = client.cancel(stored.login(args, client, args.id).id, args.reason)
     streams.show(json.dumps(stored.facts(login)) if args.json else stored.line(login))
     return 0
 

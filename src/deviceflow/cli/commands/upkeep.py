@@ -1,4 +1,4 @@
-"""`deviceflow sweep` and `purge`: regular maintenance, for a timer."""
+"""`deviceflow sweep` and `purge`, for a timer; and `doubt`, for a restored backup."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def _add_sweep(parser: ArgumentParser) -> None:
         " that need a login. Run it from a timer."
     )
     parser.add_argument(
-        "--limit", type=int, default=100, help="at most N logins, and N grants (%(default)s)"
+        "--limit",
+        type=arguments.natural,
+        default=100,
+        help="at most N logins, and N grants (%(default)s)",
     )
     parser.add_argument(
         "--unused",
@@ -50,6 +53,15 @@ def _add_purge(parser: ArgumentParser) -> None:
         " nobody acknowledged is revoked if the server supports it."
     )
     options.add_retention(parser)
+    options.add_job(parser)
+
+
+def _add_doubt(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Run this once after a backup of the store was restored. Its refresh tokens may have been"
+        " used since, and a server that sees one again may revoke all tokens of its login. So each"
+        " name is marked as in doubt: its access token is used until it ends."
+    )
     options.add_job(parser)
 
 
@@ -97,7 +109,17 @@ def _purge(args: PurgeOptions) -> int:
     return exits.FAILED if purged.problems else 0
 
 
+def _doubt(args: options.JobOptions) -> int:
+    marked = stored.client(args).doubt_grants()
+    if args.json:
+        streams.show(json.dumps({"marked": marked}))
+    else:
+        streams.show("1 name is in doubt" if marked == 1 else f"{marked} names are in doubt")
+    return 0
+
+
 COMMANDS: Final = {
+    "doubt": Command(_add_doubt, stored.reporting(_doubt)),
     "sweep": Command(_add_sweep, stored.reporting(_sweep)),
     "purge": Command(_add_purge, stored.reporting(_purge)),
 }

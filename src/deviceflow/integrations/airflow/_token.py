@@ -94,7 +94,7 @@ def check(name: str, profile: str | None) -> None:
             _logger.warning("The server could not be asked about the token: %s", problem)
             return
     if found.valid is False:
-        raise RejectedError(f"The server says that the token of the grant {name!r} is not valid.")
+        raise RejectedError(f"The server says that the token of {name!r} is not valid.")
 
 
 def closed(pending: LoginPending) -> LoginPending:

@@ -121,7 +121,7 @@ class DeviceLoginOperator(BaseOperator):
             raise stop
         if timed_out:
             raise WaitTimeoutError(
-                f"Nobody has logged in for the grant {self.grant!r} in time.",
+                f"Nobody has logged in for {self.grant!r} in time.",
                 hint="Run the task again, or clear it: it continues the same login.",
             )
         need_id = None
