@@ -245,7 +245,7 @@ def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
         if action.option_strings and action.dest != "help":
             yield "/".join(action.option_strings)
         elif not (action.option_strings or isinstance(action, argparse._SubParsersAction)):
-            yield str(action.metavar or action.dest).upper()
+            yield str(action.metavar or action.dest.upper())
 
 
 def _events() -> Iterator[str]:

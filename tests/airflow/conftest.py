@@ -67,7 +67,7 @@ class Place:
         self._store.close()
 
     def log_in(self) -> None:
-        """Log in, as a person does by `deviceflow resume report`."""
+        """Log in, as a person does by `deviceflow login report`."""
         self.server.auto_approve = True
         self.client.log_in("report", self.provider, open_browser=False)
 

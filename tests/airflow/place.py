@@ -101,7 +101,7 @@ class Place:
     def log_in(self, grant: str) -> None:
         """Log in as the documentation says: by the command, and then on the server's page."""
         process = subprocess.Popen(
-            [*_COMMAND, "resume", grant, "--no-browser"],
+            [*_COMMAND, "login", grant, "--no-browser"],
             env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -113,7 +113,7 @@ class Place:
 
     def start(self, grant: str) -> None:
         """Request a code by the command, and leave it to others to poll."""
-        done = self.command("start", "--profile", grant, "--name", grant)
+        done = self.command("start", grant, "--profile", grant)
         assert done.returncode == 0, done.stderr
 
     @contextlib.contextmanager

@@ -103,7 +103,7 @@ def test_no_link_is_in_the_logs_of_airflows_own_processes(
 ) -> None:
     with pytest.raises(AirflowNotFoundException):
         Connection.get("report_api")
-    assert "To log in: deviceflow resume report" in caplog.text
+    assert "To log in: deviceflow login report" in caplog.text
     assert PAGES not in caplog.text
 
 

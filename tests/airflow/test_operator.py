@@ -367,7 +367,7 @@ def test_the_link_can_be_kept_out_of_the_log(
     place.client.log_out("report")
     beside(place.log_in, trigger)
     logged = capsys.readouterr().out
-    assert logged.count("To log in: deviceflow resume report") == 2
+    assert logged.count("To log in: deviceflow login report") == 2
     assert PAGES not in logged
 
 
@@ -393,7 +393,7 @@ def test_notifiers_of_airflow_get_the_command_where_no_link_is_known(
     monkeypatch.delenv("DEVICEFLOW_PUBLIC_URL")
     chat = Chat("{{ pending.how_to_log_in() }}")
     deferred(DeviceLoginOperator(task_id="log_in", grant="report", notifiers=[chat]))
-    assert chat.told == ["deviceflow resume report"]
+    assert chat.told == ["deviceflow login report"]
 
 
 @on_sqlite

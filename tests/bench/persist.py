@@ -244,7 +244,7 @@ def _process() -> Iterator[Row]:
     rounds = []
     with TemporaryDirectory() as folder, pending_server() as url, compiled() as environ:
         environ |= {"XDG_STATE_HOME": folder}
-        start = [sys.executable, COMMAND, "start", url]
+        start = [sys.executable, COMMAND, "start", "studio", url]
         for _ in range(16):
             begun = subprocess.check_output(start, env=environ, stderr=subprocess.DEVNULL)
             step = [sys.executable, COMMAND, "step", begun.decode().strip()]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.crash.zygote import Zygote
     from tests.postgres import PostgresServer
 
-Verb = Literal["login", "resume", "token", "export-env"]
+Verb = Literal["login", "newest", "token", "export-env"]
 
 _LOGINS: Final = 20  # on one server and one database: the server's log is read whole each time
 COLLECT_LEASE: Final = 61.0  # seconds; nobody else collects while whoever died at it has that
@@ -68,8 +68,8 @@ def named() -> list[Handover]:
     shown = [*around, "before stdout", "after stdout", *acknowledge]
     return [
         *(Handover(("login", "login"), (kill,)) for kill in file),
-        *(Handover(("login", "resume"), (kill,)) for kill in file),
-        *(Handover(("resume", "resume"), (kill,), "start") for kill in file),
+        *(Handover(("login", "newest"), (kill,)) for kill in file),
+        *(Handover(("newest", "newest"), (kill,), "start") for kill in file),
         *(Handover(("token", "token"), (kill,), "leave") for kill in file),
         *(Handover(("export-env", "export-env"), (kill,), "leave") for kill in shown),
     ]
@@ -78,9 +78,9 @@ def named() -> list[Handover]:
 def at_random(rng: Random) -> Handover:
     """Return a case in which the token is granted, and chance has it from then on."""
     kills = tuple(rng.randint(1, _POINTS) for _ in range(rng.randint(1, 4)))
-    verb: Verb = rng.choice(("login", "resume", "token", "export-env"))
+    verb: Verb = rng.choice(("login", "newest", "token", "export-env"))
     again: tuple[Verb, ...] = (verb,) * (len(kills) + 1)
-    if verb == "login" or (verb == "resume" and rng.random() < 0.5):
+    if verb == "login" or (verb == "newest" and rng.random() < 0.5):
         return Handover(("login", *again), ("after commit: issue_token", *kills))
     return Handover(again, kills, "leave")
 
@@ -197,9 +197,9 @@ class Desk:
             url = f"{self._server.url}/oauth"
             ends = ["--device-authorization-endpoint", f"{url}/device_authorization"]
             ends += ["--token-endpoint", f"{url}/token", "--client-id", name]
-            return ["login", *ends, "--no-browser", *put]
-        if verb == "resume":
-            return ["resume", "--no-browser", *put]
+            return ["login", "--once", *ends, "--no-browser", *put]
+        if verb == "newest":
+            return ["login", "--once", "--no-browser", *put]
         flow = self._flow(name, place)
         assert flow is not None
         if verb == "token":

@@ -88,18 +88,36 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
     "export-env": lambda target: ["export-env", "--variable", "TOKEN", target.name],
     "export-env, by default": lambda target: ["export-env", target.name],
     "start": lambda target: ["start", *_server(target), "--json"],
-    "start --name": lambda target: ["start", *_server(target), "--name", f"name-{target.name}"],
+    "start NAME": lambda target: ["start", f"name-{target.name}", *_server(target)],
     "login": lambda target: [
         "login",
+        "--once",
         *_server(target),
         "--show-token",
         "--timeout",
         "0",
         "--no-browser",
     ],
-    "resume": lambda _: ["resume", "--show-token", "--timeout", "0", "--no-browser"],
-    "resume ID": lambda target: [
-        "resume",
+    "login, kept": lambda target: [
+        "login",
+        f"kept-{target.name}",
+        *_server(target),
+        "--timeout",
+        "0",
+        "--no-browser",
+    ],
+    "login NAME": lambda target: ["login", target.name, "--timeout", "0", "--no-browser"],
+    "login, the newest": lambda _: [
+        "login",
+        "--once",
+        "--show-token",
+        "--timeout",
+        "0",
+        "--no-browser",
+    ],
+    "login ID": lambda target: [
+        "login",
+        "--once",
         target.name,
         "--json",
         "--output",
@@ -152,7 +170,7 @@ COMMANDS: Final[Mapping[str, Callable[[Target], list[str]]]] = {
 WRITTEN: Final = ("token", "t", "trail.csv", "report.html")
 """The files that they write."""
 
-TOKENS: Final = ("token", "export-env", "resume", "login")
+TOKENS: Final = ("token", "export-env", "login")
 """Those that hand a token over."""
 
 

@@ -100,7 +100,7 @@ def test_the_command_hands_no_secret_to_the_browser(deviceflow: Command) -> None
     with (
         LocalServer(Settings(interval=1, control=True)) as server,
         deviceflow.running(
-            *("login", "--issuer", server.url, "--client-id", "robot", "--show-token"),
+            *("login", "--once", "--issuer", server.url, "--client-id", "robot", "--show-token"),
             *("--client-secret", "env:OF_THE_LOGIN"),
             environment=given,
         ) as running,

@@ -220,7 +220,7 @@ def test_a_task_that_cannot_be_retried_says_that_a_person_must_log_in(
 ) -> None:
     here = shop(task_always_eager=True)
 
-    with pytest.raises(LoginPending, match="deviceflow resume report"):
+    with pytest.raises(LoginPending, match="deviceflow login report"):
         here.report()  # called as a function
     assert isinstance(here.report.delay().result, LoginPending)  # eager: a countdown is ignored
 

@@ -33,7 +33,7 @@ def test_an_approved_login_prints_the_bare_token_on_stdout(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
     done = deviceflow(
-        *("login", local_server.url, "--show-token", "--no-browser"),
+        *("login", "--once", "studio", local_server.url, "--show-token", "--no-browser"),
         act=decide(local_server, "approve"),
     )
 
@@ -47,7 +47,13 @@ def test_the_file_for_the_token_is_its_owners_alone(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
     done = deviceflow(
-        "login", local_server.url, "--output", "token.txt", act=decide(local_server, "approve")
+        "login",
+        "--once",
+        "studio",
+        local_server.url,
+        "--output",
+        "token.txt",
+        act=decide(local_server, "approve"),
     )
 
     file = deviceflow.home / "token.txt"
@@ -62,7 +68,17 @@ def test_json_is_one_object_and_has_no_token_unless_it_is_asked_for(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
     done = deviceflow(
-        *("login", local_server.url, "--json", "--output", "token.txt", "--token-name", "mine"),
+        *(
+            "login",
+            "--once",
+            "studio",
+            local_server.url,
+            "--json",
+            "--output",
+            "token.txt",
+            "--token-name",
+            "mine",
+        ),
         act=decide(local_server, "approve"),
     )
 
@@ -84,7 +100,7 @@ def test_json_is_one_object_and_has_no_token_unless_it_is_asked_for(
 
 def test_json_with_the_token(deviceflow: Command, local_server: LocalServer) -> None:
     done = deviceflow(
-        *("login", local_server.url, "--json", "--show-token"),
+        *("login", "--once", "studio", local_server.url, "--json", "--show-token"),
         act=decide(local_server, "approve"),
     )
 
@@ -94,7 +110,7 @@ def test_json_with_the_token(deviceflow: Command, local_server: LocalServer) -> 
 
 @pytest.mark.parametrize(
     ("act", "exit_code", "state", "reason"),
-    [("deny", 4, "failed", "denied"), ("expire", 3, "expired", None)],
+    [("deny", 4, "failed", "denied"), ("expire", 3, "expired", "expired")],
 )
 def test_the_exit_code_says_how_it_ended(
     deviceflow: Command,
@@ -105,7 +121,7 @@ def test_the_exit_code_says_how_it_ended(
     reason: str | None,
 ) -> None:
     done = deviceflow(
-        *("login", local_server.url, "--json", "--output", "token.txt"),
+        *("login", "--once", "studio", local_server.url, "--json", "--output", "token.txt"),
         act=decide(local_server, act),
     )
 
@@ -118,20 +134,22 @@ def test_the_exit_code_says_how_it_ended(
 def test_a_login_still_pending_at_its_timeout_exits_75_and_goes_on(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
-    done = deviceflow("login", local_server.url, "--show-token", "--timeout", "0.2")
+    done = deviceflow(
+        "login", "--once", "studio", local_server.url, "--show-token", "--timeout", "0.2"
+    )
 
     assert (done.code, done.out) == (75, "")
     (flow,) = [line.split() for line in deviceflow("list").out.splitlines()]
-    assert flow[2] == "awaiting-user"
+    assert flow[1] == "awaiting-user"
     assert "still pending after 0.2 seconds" in done.err
-    assert f"deviceflow resume {flow[0]}, with" in done.err
+    assert f"deviceflow login --once {flow[0]}, with" in done.err
 
 
 def test_ctrl_c_exits_130_leaves_no_file_and_the_login_goes_on(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
     with deviceflow.running(
-        "login", local_server.url, "--output", "token.txt", "--verbose"
+        "login", "--once", "studio", local_server.url, "--output", "token.txt", "--verbose"
     ) as running:
         running.when_asked()
         running.process.send_signal(signal.SIGINT)
@@ -140,8 +158,8 @@ def test_ctrl_c_exits_130_leaves_no_file_and_the_login_goes_on(
     assert (done.code, done.out) == (130, "")
     assert "action=cancel" not in done.err
     (flow,) = [line.split() for line in deviceflow("list").out.splitlines()]
-    assert flow[2] in ("awaiting-user", "polling")  # by where the signal has found it
-    assert f"deviceflow resume {flow[0]}, with" in done.err
+    assert flow[1] in ("awaiting-user", "polling")  # by where the signal has found it
+    assert f"deviceflow login --once {flow[0]}, with" in done.err
     assert list(deviceflow.home.iterdir()) == []
 
 
@@ -149,7 +167,16 @@ def test_ctrl_c_exits_130_leaves_no_file_and_the_login_goes_on(
 def test_a_login_in_memory_ends_with_the_command(
     deviceflow: Command, local_server: LocalServer, how: str
 ) -> None:
-    in_memory = ("login", local_server.url, "--show-token", "--verbose", "--store", "memory:")
+    in_memory = (
+        "login",
+        "--once",
+        "studio",
+        local_server.url,
+        "--show-token",
+        "--verbose",
+        "--store",
+        "memory:",
+    )
     with deviceflow.running(
         *in_memory, *(("--timeout", "0.2") if how == "timeout" else ())
     ) as running:
@@ -161,14 +188,14 @@ def test_a_login_in_memory_ends_with_the_command(
     assert done.code == (75 if how == "timeout" else 130)
     assert "action=cancel" in done.err
     assert f"detail={how}" in done.err
-    assert "resume" not in done.err
+    assert "To continue" not in done.err
     assert not deviceflow.store.exists()
 
 
+@pytest.mark.parametrize("once", [["--once"], []])
 @pytest.mark.parametrize(
     "args",
     [
-        [],
         ["--output", "no/such/folder/token.txt"],
         ["--output", "."],
         ["--output", "/dev/full"],
@@ -179,18 +206,29 @@ def test_a_login_in_memory_ends_with_the_command(
     ],
 )
 def test_what_cannot_work_is_refused_before_anybody_is_asked(
-    deviceflow: Command, local_server: LocalServer, args: list[str]
+    deviceflow: Command, local_server: LocalServer, args: list[str], once: list[str]
 ) -> None:
     (deviceflow.home / "link").symlink_to(deviceflow.home / "elsewhere")
 
-    done = deviceflow("login", local_server.url, *args)
+    done = deviceflow("login", *once, "studio", local_server.url, *args)
 
     assert (done.code, done.out) == (2, "")
+    assert asked_of(local_server) == 0
+    assert ("add --once" in done.err) == (not once and "--timeout" not in args)
+
+
+def test_a_login_once_wants_to_know_where_to_put_the_token(
+    deviceflow: Command, local_server: LocalServer
+) -> None:
+    done = deviceflow("login", "--once", "studio", local_server.url)
+
+    assert (done.code, done.out) == (2, "")
+    assert "--output FILE, --save keyring, or --show-token" in done.err
     assert asked_of(local_server) == 0
 
 
 def test_plain_http_to_another_machine_is_refused(deviceflow: Command) -> None:
-    done = deviceflow("login", "http://studio.example.com", "--show-token")
+    done = deviceflow("login", "--once", "studio", "http://studio.example.com", "--show-token")
 
     assert done.code == 2
     assert "--allow-http" in done.err
@@ -199,7 +237,7 @@ def test_plain_http_to_another_machine_is_refused(deviceflow: Command) -> None:
 def test_an_unreachable_server_exits_5_and_says_what_to_do(deviceflow: Command) -> None:
     with LocalServer(Settings()) as gone:
         url = gone.url
-    done = deviceflow("login", url, "--show-token")
+    done = deviceflow("login", "--once", "studio", url, "--show-token")
 
     assert done.code == 5
     assert "Check the URL" in done.err
@@ -228,7 +266,16 @@ def test_without_the_extra_everything_works_plainer(
     done = run_without(
         deviceflow,
         "rich segno cryptography",
-        *("login", local_server.url, "--show-token", "--qr", "--timeout", "0.2"),
+        *(
+            "login",
+            "--once",
+            "studio",
+            local_server.url,
+            "--show-token",
+            "--qr",
+            "--timeout",
+            "0.2",
+        ),
     )
 
     assert done.returncode == 75
@@ -239,10 +286,11 @@ def test_without_the_extra_everything_works_plainer(
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize("command", [["start"], ["login"], ["login", "work"]])
 def test_without_the_extra_a_login_that_has_to_be_kept_is_refused(
-    deviceflow: Command, local_server: LocalServer, form: list[str]
+    deviceflow: Command, local_server: LocalServer, command: list[str], form: list[str]
 ) -> None:
-    done = run_without(deviceflow, "cryptography", "start", local_server.url, *form)
+    done = run_without(deviceflow, "cryptography", *command, "studio", local_server.url, *form)
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -280,7 +328,10 @@ def read_until(descriptor: int, wanted: str) -> str:
 def test_on_a_terminal_there_is_a_qr_code_and_a_countdown(
     deviceflow: Command, local_server: LocalServer
 ) -> None:
-    with terminal(deviceflow, "login", local_server.url, "--show-token") as (process, screen):
+    with terminal(deviceflow, "login", "--once", "studio", local_server.url, "--show-token") as (
+        process,
+        screen,
+    ):
         seen = read_until(screen, r"the code expires in 1[0-4]:\d\d")
         found = USER_CODE.search(seen)
         assert found

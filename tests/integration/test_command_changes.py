@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from deviceflow.cli import changes
+from deviceflow.cli import changes, exits
 from deviceflow.core.states import Reason, State
 from deviceflow.server import LocalServer, Settings
 from tests.integration.command import begun, decide, granted
@@ -45,9 +45,13 @@ def names(objects: list[dict[str, Any]]) -> list[str]:
 
 
 def at(server: LocalServer, *args: str) -> list[str]:
-    """Return the login at the server's OAuth side, whose interval is a second."""
+    """Return a login once at the server's OAuth side, whose interval is a second."""
+    return ["login", "--once", *where(server, *args)]
+
+
+def where(server: LocalServer, *args: str) -> list[str]:
     return [
-        *("login", "--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
+        *("--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
         *("--token-endpoint", f"{server.url}/oauth/token", "--client-id", "robot"),
         *(*args, "--json-events", "--no-browser"),
     ]
@@ -58,7 +62,8 @@ def test_schema_is_one_and_names_the_states_and_reasons() -> None:
 
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["properties"]["state"]["enum"] == [*map(str, State), None]
-    assert schema["properties"]["reason"]["enum"] == [*map(str, Reason), None]
+    kinds = {word for _, _, word in exits.ERRORS} | {"not_saved", *map(str, Reason)}
+    assert {*schema["properties"]["reason"]["enum"]} == {*kinds, None}
 
 
 def test_a_login_is_left_and_continued_by_its_hint(
@@ -74,7 +79,7 @@ def test_a_login_is_left_and_continued_by_its_hint(
     assert last["flow_id"] == code["flow_id"]
     program = [sys.executable, "-m", "deviceflow"]
     assert last["resume"][:3] == program or last["resume"][:1] == ["deviceflow"]
-    resume = last["resume"][last["resume"].index("resume") :]
+    resume = last["resume"][last["resume"].index("login") :]
     assert resume[1] == code["flow_id"]
 
     again = deviceflow(*resume)
@@ -162,7 +167,7 @@ def test_a_token_that_cannot_be_saved_can_be_fetched_again(
     place = deviceflow.home / "place"
     place.mkdir()
 
-    done = deviceflow("resume", flow.id, "--output", "place", "--json-events")
+    done = deviceflow("login", "--once", flow.id, "--output", "place", "--json-events")
 
     (last,) = told(done.out)
     assert (done.code, last["event"], last["flow_id"]) == (2, "error", flow.id)
@@ -171,7 +176,11 @@ def test_a_token_that_cannot_be_saved_can_be_fetched_again(
 
 @pytest.mark.parametrize(
     "args",
-    [["wait", "none"], ["resume", "none", "--show-token"], ["login", "--show-token", "--set", "x"]],
+    [
+        ["wait", "none"],
+        ["login", "--once", "none", "--show-token"],
+        ["login", "--once", "--show-token", "--set", "x"],
+    ],
     ids=" ".join,
 )
 @pytest.mark.usefixtures("kept")
@@ -184,28 +193,30 @@ def test_what_is_wrong_before_there_is_a_login_is_an_object_too(
     assert (done.code, one["event"], one["state"], one["resume"]) == (2, "error", None, None)
 
 
-GRANT = ["--scopes", "read offline_access"]
+# Logins that are kept under a name.
 
 
-def for_grant(server: LocalServer, name: str, *args: str) -> list[str]:
-    """Return a login for a grant at the same server."""
-    _, *target = at(server, *args)
-    return ["grants", "login", name, *target, *GRANT]
+def named(server: LocalServer, name: str, *args: str) -> list[str]:
+    """Return a login at the same server that is kept."""
+    return ["login", name, *kept_at(server, *args)]
+
+
+def kept_at(server: LocalServer, *args: str) -> list[str]:
+    return [*where(server, *args), "--scopes", "read offline_access"]
 
 
 @pytest.mark.parametrize("name", ["nightly", "-v"])
-def test_a_login_for_a_grant_is_left_and_continued_by_its_hint(
+def test_a_login_that_is_kept_is_left_and_continued_by_its_hint(
     deviceflow: Command, server: LocalServer, name: str
 ) -> None:
-    _, _, _, *target = for_grant(server, name, "--timeout", "0")
-    left = deviceflow("grants", "login", *target, "--", name)
+    left = deviceflow("login", *kept_at(server, "--timeout", "0"), "--", name)
 
     first = told(left.out)
     assert left.code == 75, left.err
     assert names(first) == ["code", "waiting", "timeout"]
     assert all(one["flow_id"] == first[0]["flow_id"] for one in first)
     resume = first[-1]["resume"]
-    resume = resume[resume.index("grants") :]
+    resume = resume[resume.index("login") :]
 
     again = deviceflow(*resume)
     assert names(told(again.out)) == ["code", "waiting", "timeout"]
@@ -227,20 +238,20 @@ def test_a_login_for_a_grant_is_left_and_continued_by_its_hint(
     over = deviceflow(*resume)
     (only,) = told(over.out)
     assert (over.code, only["event"], only["flow_id"], only["grant"]) == (0, "saved", None, name)
-    assert "no login was started" in over.err
+    assert f"{name} is logged in already" in over.err
 
 
-def test_a_grant_is_resumed_by_its_name_and_the_hint_continues_that(
+def test_a_login_by_the_name_alone_is_continued_by_its_hint(
     deviceflow: Command, server: LocalServer
 ) -> None:
-    deviceflow(*for_grant(server, "nightly"), act=decide(server, "approve"))
+    deviceflow(*named(server, "nightly"), act=decide(server, "approve"))
     deviceflow("logout", "nightly")
 
-    left = deviceflow("resume", "nightly", "--json-events", "--timeout", "0")
+    left = deviceflow("login", "nightly", "--json-events", "--timeout", "0")
 
     *_, code, waiting, last = told(left.out)
     assert [code["event"], waiting["event"], last["event"]] == ["code", "waiting", "timeout"]
-    end = ["resume", "nightly", "--json-events", "--timeout", "0", "--no-browser"]
+    end = ["login", "nightly", "--json-events", "--timeout", "0", "--no-browser"]
     assert last["resume"][-len(end) :] == end
     decide(server, "approve")("", code["user_code"])
     end[end.index("--timeout") + 1] = "60"
@@ -249,11 +260,11 @@ def test_a_grant_is_resumed_by_its_name_and_the_hint_continues_that(
     assert told(done.out)[-1]["grant"] == "nightly"
 
 
-def test_a_login_for_a_grant_that_is_denied_or_cannot_begin_is_an_object(
+def test_a_kept_login_that_is_denied_or_cannot_begin_is_an_object(
     deviceflow: Command, server: LocalServer
 ) -> None:
-    denied = deviceflow(*for_grant(server, "nightly"), act=decide(server, "deny"))
-    nowhere = [arg.replace(server.url, "http://127.0.0.1:9") for arg in for_grant(server, "weekly")]
+    denied = deviceflow(*named(server, "nightly"), act=decide(server, "deny"))
+    nowhere = [arg.replace(server.url, "http://127.0.0.1:9") for arg in named(server, "weekly")]
     unreachable = deviceflow(*nowhere)
 
     assert denied.code == 4
@@ -264,18 +275,18 @@ def test_a_login_for_a_grant_that_is_denied_or_cannot_begin_is_an_object(
     assert unreachable.code not in (0, 75)
 
 
-def test_a_login_for_a_grant_that_nobody_can_read_of_says_so_once(
+def test_a_kept_login_that_nobody_can_read_of_says_so_once(
     deviceflow: Command, server: LocalServer
 ) -> None:
-    args = " ".join(for_grant(server, "nightly", "--timeout", "0")[:-1])
+    args = " ".join(named(server, "nightly", "--timeout", "0")[:-1])
     full = deviceflow.shell(f"deviceflow {args} read >/dev/full")
 
     assert full.code not in (0, 75)
     assert full.err.count("deviceflow: ") == 1
 
-    (unknown,) = told(deviceflow("grants", "login", "weekly", "--json-events").out)
+    (unknown,) = told(deviceflow("login", "weekly", "--json-events").out)
     assert unknown["event"] == "error"
-    assert "no grant of the name 'weekly'" in unknown["error"]
+    assert "There is no provider and no login 'weekly'." in unknown["error"]
 
 
 def test_both_kinds_of_json_exclude_each_other(deviceflow: Command) -> None:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from tests.integration.command import Command
 
 RUNS: Final = (
-    "login URL --show-token",
-    "resume BEGUN --show-token",
-    "start URL",
+    "login work studio URL",
+    "login --once studio URL --show-token",
+    "login --once BEGUN --show-token",
+    "start studio URL",
     "step APPROVED",
     "wait APPROVED",
     "status GRANTED",
@@ -29,7 +30,7 @@ RUNS: Final = (
     "token GRANTED",
     "export-env GRANTED",
     "list",
-    "grants list",
+    "doubt",
     "sweep",
     "worker --until-idle",
     "purge",
@@ -50,7 +51,7 @@ ELSEWHERE: Final = {
     "invalidate",
     "logout",
     "serve",
-}  # in `test_command` and `test_command_grants`
+}  # in `test_command`, `test_command_names` and `test_command_validity`
 
 
 @pytest.mark.parametrize("line", RUNS)

@@ -202,9 +202,9 @@ def test_one_at_a_time_takes_a_token_that_is_to_be_wiped(
         'deviceflow export-env "$ID" --acknowledge >&-',
         'deviceflow export-env "$ID" --acknowledge >/dev/full',
         'deviceflow export-env "$ID" --acknowledge --variable "a b"',
-        'deviceflow resume "$ID" --show-token >&-',
-        'deviceflow resume "$ID" --show-token >/dev/full',
-        'deviceflow resume "$ID" --show-token --json >/dev/full',
+        'deviceflow login --once "$ID" --show-token >&-',
+        'deviceflow login --once "$ID" --show-token >/dev/full',
+        'deviceflow login --once "$ID" --show-token --json >/dev/full',
     ],
     ids=lambda command: command.removeprefix("deviceflow ").replace('"$ID" ', ""),
 )
@@ -218,13 +218,15 @@ def test_a_token_that_gets_nowhere_is_kept(
     assert done.code in (2, 5)
     assert done.err.startswith(("deviceflow: ", "The token was saved in token.txt.\ndeviceflow: "))
     assert not burnt(kept, flow)
-    if "resume" in command:
+    if "--once" in command:
         assert (
             f"The store still has the token: deviceflow token {flow.id} --acknowledge" in done.err
         )
 
 
-@pytest.mark.parametrize("command", [["token", "--acknowledge"], ["resume", "--show-token"]])
+@pytest.mark.parametrize(
+    "command", [["token", "--acknowledge"], ["login", "--once", "--show-token"]]
+)
 def test_a_token_for_a_pipe_that_nobody_reads_is_kept(
     deviceflow: Command, kept: SQLiteStore, command: list[str]
 ) -> None:
@@ -242,7 +244,9 @@ def test_a_token_for_a_pipe_that_nobody_reads_is_kept(
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("command", [["token"], ["export-env"], ["resume", "--show-token"]])
+@pytest.mark.parametrize(
+    "command", [["token"], ["export-env"], ["login", "--once", "--show-token"]]
+)
 def test_a_token_that_would_steer_the_terminal_is_not_printed_there(
     deviceflow: Command, kept: SQLiteStore, command: list[str]
 ) -> None:

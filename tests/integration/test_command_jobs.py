@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -66,19 +67,20 @@ def polls_of(server: LocalServer, user_code: str | None) -> int:
 
 
 def test_start_prints_the_id_and_says_where_to_go(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--client-name", "nightly")
+    done = deviceflow("start", "studio", server.url, "--client-name", "nightly")
 
     assert done.code == 0
     assert re.fullmatch(r"[\w-]{16}\n", done.out)
     assert re.fullmatch(
         rf"nightly asks for access to {server.url}\.\n"
-        rf"Open this page, and check that it shows the code:\n\n{server.url}/\S+\n\S{{9}}\n\n",
+        rf"Open this page, and check that it shows the code:\n\n{server.url}/\S+\n\S{{9}}\n\n"
+        rf"To wait for it: deviceflow wait {done.out.strip()}\n",
         done.err,
     )
 
 
 def test_start_as_json_says_it_all(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--json", "--name", "nightly")
+    done = deviceflow("start", "nightly", "studio", server.url, "--json")
 
     assert (done.code, done.err) == (0, "")
     said = done.said
@@ -194,11 +196,13 @@ def test_status_says_where_to_go_and_sends_nothing(
     ended, older, newer = begun(kept, server), begun(kept, server), begun(kept, server)
     Client(kept).cancel(ended.id)
 
-    named, newest = deviceflow("status", older.id), deviceflow("status", "--json")
+    named, both = deviceflow("status", older.id), deviceflow("status", "--json")
+    Client(kept).cancel(newer.id)
+    only = deviceflow("status", "--json")
     code = older.user_code
 
     assert named.code == 75
-    first, age, expires, *rest = named.out.splitlines()
+    first, expires, age, *rest = named.out.splitlines()
     assert first == f"{older.id} awaiting-user: due"
     assert re.fullmatch(r"  age: \d+s;  expires in: 1[45]m", f"{age};{expires}")
     assert rest == [
@@ -210,9 +214,10 @@ def test_status_says_where_to_go_and_sends_nothing(
         code,
         "",
     ]
-    assert newest.code == 75
-    assert newest.said["flow_id"] == newer.id
-    assert newest.said["user_code"] == newer.user_code
+    assert both.code == 0
+    assert [json.loads(line)["flow_id"] for line in both.out.splitlines()] == [newer.id, older.id]
+    assert only.code == 75
+    assert (only.said["flow_id"], only.said["user_code"]) == (older.id, older.user_code)
     assert polls_of(server, older.user_code) == polls_of(server, newer.user_code) == 0
 
 
@@ -224,7 +229,7 @@ def test_status_sends_nobody_to_a_code_that_has_expired(
     done = deviceflow("status")
 
     assert done.code == 75
-    first, age, expires, _ = done.out.splitlines()
+    first, expires, age, _ = done.out.splitlines()
     assert first == f"{flow.id} awaiting-user: due"
     assert (age, expires) == ("  age: 60m", "  expires in: expired")
     assert "The code has expired" in done.err
@@ -232,10 +237,11 @@ def test_status_sends_nobody_to_a_code_that_has_expired(
 
 @pytest.mark.usefixtures("kept")
 def test_status_of_nothing(deviceflow: Command) -> None:
-    done = deviceflow("status")
+    done, named = deviceflow("status"), deviceflow("status", "nightly")
 
-    assert (done.code, done.out) == (2, "")
-    assert "The store has no logins" in done.err
+    assert (done.code, done.out, done.err) == (0, "", "")  # as `list` for a pipe
+    assert (named.code, named.out) == (2, "")
+    assert "The store has no login 'nightly'." in named.err
 
 
 def test_list_shows_what_has_not_ended_the_newest_first(
@@ -251,15 +257,16 @@ def test_list_shows_what_has_not_ended_the_newest_first(
 
     assert {done.code for done in (plain, whole, failed, none)} == {0}
     assert [line.split() for line in plain.out.splitlines()] == [
-        [one.id, "-", "awaiting-user", ANY, ANY, "-", name, "at", server.url]
+        [one.id, "awaiting-user", ANY, ANY, one.id, "-", name, "at", server.url]
         for one, name in ((last, "last"), (first, "first"))
     ]
-    assert all(re.search(r" \d+s +1[45]m ", line) for line in plain.out.splitlines())
+    assert all(re.search(r" 1[45]m +\d+s ", line) for line in plain.out.splitlines())
     lines = [json.loads(line) for line in whole.out.splitlines()]
     assert [line["flow_id"] for line in lines] == [last.id, ended.id, first.id]
-    assert lines[1] == deviceflow("status", ended.id, "--json").said
+    assert lines[1] == {"kind": "login"} | deviceflow("status", ended.id, "--json").said
     assert re.fullmatch(
-        rf"{ended.id}  -  +failed: cancelled   \d+s +-  +-  +ended at {server.url}\n", failed.out
+        rf"{ended.id} +failed: cancelled +- +\d+s +{ended.id}  - +ended at {server.url}\n",
+        failed.out,
     )
     assert none.out == ""
 
@@ -269,6 +276,7 @@ def test_list_has_a_header_on_a_terminal(
 ) -> None:
     flow = begun(kept, server, name="nightly")
     ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 160))
 
     with deviceflow.running("list", stdout=theirs) as running:
         os.close(theirs)
@@ -277,12 +285,12 @@ def test_list_has_a_header_on_a_terminal(
     os.close(ours)
 
     assert done.code == 0
-    titles = ["ID", "NAME", "STATE", "AGE", "EXPIRES IN", "HAND-OVER", "CLIENT"]
+    titles = ["NAME", "STATE", "EXPIRES IN", "AGE", "ID", "HAND-OVER", "CLIENT"]
     starts = [header.index(title) for title in titles]
     cells = [row[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
-    assert cells[:3] == [flow.id, "nightly", "awaiting-user"]
-    assert re.fullmatch(r"\d+s 1[45]m", " ".join(cells[3:5]))
-    assert cells[5:] == ["-", f"client at {server.url}"]
+    assert cells[:2] == ["nightly", "awaiting-user"]
+    assert re.fullmatch(r"1[45]m \d+s", " ".join(cells[2:4]))
+    assert cells[4:] == [flow.id, "-", f"client at {server.url}"]
 
 
 @pytest.mark.parametrize(
@@ -328,20 +336,23 @@ def test_cancel_leaves_what_has_ended_as_it_is(
 
 
 @pytest.mark.parametrize(
-    "command",
-    [["step"], ["status"], ["cancel"], ["token", "--acknowledge"], ["resume", "--show-token"]],
-    ids=" ".join,
+    ("command", "words"),
+    [
+        *((command, "The store has no login ") for command in ("step", "status", "cancel")),
+        ("token --acknowledge", "The store has no login "),
+        ("login --once --show-token", "There is no provider and no login "),
+    ],
 )
 @pytest.mark.usefixtures("kept")
-def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
-    done = deviceflow(*command, "no-such-id", "--json")
+def test_an_id_that_is_unknown(deviceflow: Command, command: str, words: str) -> None:
+    done = deviceflow(*command.split(), "no-such-id", "--json")
 
     assert (done.code, done.err) == (2, "")
-    assert done.said.pop("error").startswith("The store has no login ")
+    assert done.said.pop("error").startswith(words)
     assert {**done.said, "error": None} == {
         "flow_id": "no-such-id",
         "state": None,
-        "reason": None,
+        "reason": "usage",
         "wait_seconds": None,
         "error": None,
     }
@@ -351,10 +362,10 @@ def test_an_id_that_is_unknown(deviceflow: Command, command: list[str]) -> None:
 
 
 def test_a_name_shows_the_same_code_again(deviceflow: Command, server: LocalServer) -> None:
-    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
-    again = deviceflow("start", server.url, "--name", "nightly")
-    other = deviceflow("start", server.url, "--name", "weekly", "--json").said
-    another = deviceflow("start", server.url, "--name", "nightly", "--scopes", "models")
+    first = deviceflow("start", "nightly", "studio", server.url, "--json").said
+    again = deviceflow("start", "nightly", "studio", server.url)
+    other = deviceflow("start", "weekly", "studio", server.url, "--json").said
+    another = deviceflow("start", "nightly", "studio", server.url, "--scopes", "models")
 
     assert again.out == f"{first['flow_id']}\n"
     assert first["user_code"] in again.err
@@ -369,7 +380,7 @@ def test_processes_that_start_at_once_get_the_same_code(
     before = asked_of(server)
 
     def start(_: int) -> dict[str, Any]:
-        return deviceflow("start", server.url, "--name", "nightly", "--json").said
+        return deviceflow("start", "nightly", "studio", server.url, "--json").said
 
     with ThreadPoolExecutor(6) as processes:
         started = list(processes.map(start, range(6)))
@@ -384,13 +395,13 @@ def test_processes_that_start_at_once_get_the_same_code(
 def test_a_name_is_free_again_when_its_token_was_collected(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
-    first = deviceflow("start", server.url, "--name", "nightly", "--json").said
+    first = deviceflow("start", "nightly", "studio", server.url, "--json").said
     decide(server, "approve")("", first["user_code"])
     deviceflow("step", first["flow_id"])
 
-    approved = deviceflow("start", server.url, "--name", "nightly")
+    approved = deviceflow("start", "nightly", "studio", server.url)
     deviceflow("token", first["flow_id"], "--acknowledge")
-    new = deviceflow("start", server.url, "--name", "nightly")
+    new = deviceflow("start", "nightly", "studio", server.url)
 
     assert (approved.out, approved.err) == (f"{first['flow_id']}\n", "")
     assert new.out != approved.out
@@ -398,8 +409,12 @@ def test_a_name_is_free_again_when_its_token_was_collected(
 
 @pytest.mark.parametrize(
     "command",
-    [["start", "--name", ""], ["status", ""], ["resume", "--show-token", ""], ["cancel", ""]],
-    ids=lambda command: command[0],
+    [
+        *(["start", ""], ["start", "", "studio", "URL"], ["status", ""], ["login", ""]),
+        *(["login", "", "studio", "URL"], ["login", "--once", "--show-token", ""]),
+        *(["cancel", ""], ["token", ""], ["logout", ""], ["check", ""], ["export-env", ""]),
+    ],
+    ids=" ".join,
 )
 def test_a_name_that_a_script_forgot_is_none(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer, command: list[str]
@@ -407,7 +422,7 @@ def test_a_name_that_a_script_forgot_is_none(
     flow = begun(kept, server)
     before = asked_of(server)
 
-    done = deviceflow(*command, *([server.url] if command[0] == "start" else []))
+    done = deviceflow(*(server.url if word == "URL" else word for word in command))
 
     assert (done.code, done.out) == (2, "")
     assert not get(kept, flow.id).state.ended
@@ -419,7 +434,7 @@ def test_what_would_end_with_the_command_is_not_begun(
 ) -> None:
     before = asked_of(server)
 
-    done = deviceflow("start", server.url, "--json", DEVICEFLOW_STORE="memory:")
+    done = deviceflow("start", "studio", server.url, "--json", DEVICEFLOW_STORE="memory:")
 
     assert done.code == 2
     assert "in memory would be lost at the end of this command" in done.said["error"]
@@ -565,7 +580,7 @@ def test_what_a_server_says_steers_no_terminal(
         assert (done.out + done.err).replace("\n", "").isprintable()
     assert ("AB  CD" in said[0].out) == (not ended)
     assert json.loads(said[1].out)["user_code"] == "AB  CD"
-    assert json.loads(said[3].out) == json.loads(said[1].out)
+    assert json.loads(said[3].out) == {"kind": "login"} | json.loads(said[1].out)
 
 
 def test_no_secret_is_said_where_nobody_asks_for_it(deviceflow: Command, kept: SQLiteStore) -> None:
@@ -627,7 +642,7 @@ def test_what_cannot_be_printed_is_said(
 
 @pytest.mark.parametrize("to", ["/dev/full", "&-"])
 def test_nobody_has_to_read_stderr(deviceflow: Command, server: LocalServer, to: str) -> None:
-    done = deviceflow.shell(f"deviceflow start {server.url} 2>{to}")
+    done = deviceflow.shell(f"deviceflow start studio {server.url} 2>{to}")
 
     assert done.code == 0
     assert re.fullmatch(r"[\w-]{16}\n", done.out)

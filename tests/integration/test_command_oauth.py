@@ -61,8 +61,8 @@ class Real:
         self.environment = {"DEVICEFLOW_PROVIDERS": provider_file(command.home, real=entry)}
 
     def login(self, *args: str, act: Callable[[str, str], object] | None = None) -> Done:
-        act = act or self.server.approve
-        return self.command("login", "real", "--scopes", SCOPE, *args, act=act, **self.environment)
+        login = ("login", "--once", "real", "--scopes", SCOPE, *args)
+        return self.command(*login, act=act or self.server.approve, **self.environment)
 
 
 @pytest.fixture
@@ -77,7 +77,16 @@ def test_an_issuer_is_enough_and_the_file_has_all_that_came_with_the_token(
     deviceflow: Command, oidc_provider: OIDCProvider
 ) -> None:
     done = deviceflow(
-        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scopes", SCOPE),
+        *(
+            "login",
+            "--once",
+            "--issuer",
+            oidc_provider.issuer,
+            "--client-id",
+            "public",
+            "--scopes",
+            SCOPE,
+        ),
         *("--output", "token.json", "--format", "json", "--json", "--verbose"),
         act=oidc_provider.approve,
     )
@@ -104,7 +113,16 @@ def test_a_denial_on_the_servers_own_page_exits_4(
     deviceflow: Command, oidc_provider: OIDCProvider
 ) -> None:
     done = deviceflow(
-        *("login", "--issuer", oidc_provider.issuer, "--client-id", "public", "--scopes", SCOPE),
+        *(
+            "login",
+            "--once",
+            "--issuer",
+            oidc_provider.issuer,
+            "--client-id",
+            "public",
+            "--scopes",
+            SCOPE,
+        ),
         *("--output", "token.txt", "--json"),
         act=oidc_provider.deny,
     )
@@ -120,11 +138,11 @@ def test_a_code_that_nobody_approves_exits_3(
     issuer = start_oidc_provider(DeviceCode=2).issuer
 
     done = deviceflow(
-        *("login", "--issuer", issuer, "--client-id", "public", "--show-token", "--json")
+        *("login", "--once", "--issuer", issuer, "--client-id", "public", "--show-token", "--json")
     )
 
     assert done.code == 3
-    assert (done.said["state"], done.said["reason"]) == ("expired", None)
+    assert (done.said["state"], done.said["reason"]) == ("expired", "expired")
     assert "token" not in done.said
 
 
@@ -197,7 +215,7 @@ def test_a_client_signs_with_the_key_in_a_file(real: Real) -> None:
 
 def test_both_endpoints_do_without_metadata(deviceflow: Command, quick: LocalServer) -> None:
     done = deviceflow(
-        *("login", *endpoints(quick), "--client-id", "robot", "--scopes", "a b"),
+        *("login", "--once", *endpoints(quick), "--client-id", "robot", "--scopes", "a b"),
         *("--show-token", "--format", "json"),
         act=decide(quick, "approve"),
     )
@@ -212,7 +230,7 @@ def test_json_has_the_whole_token_where_both_are_asked_for(
     deviceflow: Command, quick: LocalServer
 ) -> None:
     done = deviceflow(
-        *("login", "--issuer", quick.url, "--client-id", "robot"),
+        *("login", "--once", "--issuer", quick.url, "--client-id", "robot"),
         *("--show-token", "--format", "json", "--json"),
         act=decide(quick, "approve"),
     )
@@ -226,7 +244,7 @@ def test_a_provider_from_a_file_of_ones_own(deviceflow: Command, quick: LocalSer
     file = provider_file(deviceflow.home, mine=quick_entry(quick))
 
     done = deviceflow(
-        *("login", "mine", "--client-id", "keeper", "--client-secret", "env:MINE"),
+        *("login", "--once", "mine", "--client-id", "keeper", "--client-secret", "env:MINE"),
         *("--output", "token.txt"),
         act=decide(quick, "approve"),
         DEVICEFLOW_PROVIDERS=file,
@@ -239,7 +257,7 @@ def test_a_provider_from_a_file_of_ones_own(deviceflow: Command, quick: LocalSer
 
 def test_the_environment_can_say_it_all(deviceflow: Command, quick: LocalServer) -> None:
     done = deviceflow(
-        *("login", "--show-token", "--verbose"),
+        *("login", "--once", "--show-token", "--verbose"),
         act=decide(quick, "approve"),
         DEVICEFLOW_ISSUER=quick.url,
         DEVICEFLOW_CLIENT_ID="keeper",
@@ -268,7 +286,7 @@ def test_a_profile_can_say_it_all(deviceflow: Command, quick: LocalServer, secre
     )
 
     done = deviceflow(
-        *("login", "--profile", "work", "--show-token", "--verbose"),
+        *("login", "--once", "--profile", "work", "--show-token", "--verbose"),
         act=decide(quick, "approve"),
         KEPT=SECRET,
     )
@@ -301,7 +319,9 @@ def test_a_key_in_a_profile_signs(real: Real) -> None:
 
 
 @pytest.mark.parametrize("option", ["--client-secret", "--private-key"])
-@pytest.mark.parametrize("command", [["login", "--show-token"], ["doctor"], ["config", "show"]])
+@pytest.mark.parametrize(
+    "command", [["login", "--once", "--show-token"], ["doctor"], ["config", "show"]]
+)
 def test_a_secret_itself_on_the_command_line_is_refused_and_not_repeated(
     deviceflow: Command, quick: LocalServer, command: list[str], option: str
 ) -> None:
@@ -345,7 +365,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
     entry = quick_entry(quick) | {"secret_with": "token"}
 
     done = deviceflow(
-        *("login", "late", "--client-id", "keeper", "--client-secret", "env:NOT_THERE"),
+        *("login", "--once", "late", "--client-id", "keeper", "--client-secret", "env:NOT_THERE"),
         "--show-token",
         DEVICEFLOW_PROVIDERS=provider_file(deviceflow.home, late=entry),
     )
@@ -358,7 +378,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["gihub"], "Unknown provider 'gihub'"),
+        (["gihub"], "no login 'gihub'. Nothing was sent. Did you mean github?"),
         (["github"], "client id is missing"),
         (
             ["github", "--client-id", "x", "--set", "hosst=ghe.example.com"],
@@ -368,7 +388,7 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
         (["github", "--client-id", "x", "--set", "host"], "NAME=VALUE"),
         (["github", "--client-id", "x", "--token-name", "t"], "Only DVC Studio"),
         (["keycloak", "--client-id", "x", "--set", "base=https://a.example"], "needs realm"),
-        (["keycloak", "--client-id", "x"], "on the command line: --set base=… --set realm=…"),
+        (["keycloak", "--client-id", "x"], "then add --set base=… --set realm=…"),
         (["google", "--client-id", "x"], "Say where it is: --client-secret env:NAME or file:PATH"),
         (
             ["github", "--client-id", "x", "--client-auth", "private_key_jwt"],
@@ -386,18 +406,22 @@ def test_a_secret_that_is_not_there_is_missed_before_anybody_is_asked(
             "Add --device-authorization-endpoint URL;",
         ),
         (["--issuer", "https://a.example", "--client-id", "x", "--client-auth", "tls"], "one of"),
-        (["studio.example.com", "--client-id", "x"], "does not support client-id"),
-        (["studio.example.com", "--require-sub", "x"], "does not support sub"),
+        (["studio", "studio.example.com", "--client-id", "x"], "does not support client-id"),
+        (["studio", "studio.example.com", "--require-sub", "x"], "does not support sub"),
+        (["studio.example.com"], "any other server: --issuer https://studio.example.com"),
+        (["https://a.example/x"], "If it is a DVC Studio: studio https://a.example/x"),
         (["--profile", "none", "--client-id", "x"], "no profile 'none'"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(
     deviceflow: Command, args: list[str], words: str
 ) -> None:
-    done = deviceflow("login", "--show-token", *args)
+    once = deviceflow("login", "--once", "--show-token", *args)
+    kept = deviceflow("login", *args)
 
-    assert (done.code, done.out) == (2, "")
-    assert words in done.err
+    assert (once.code, once.out, kept.code, kept.out) == (2, "", 2, "")
+    assert words in once.err
+    assert words in kept.err
 
 
 # Settings, and where they come from.
@@ -506,7 +530,7 @@ def test_a_profile_for_another_server_keeps_its_secret_from_the_one_that_is_name
     other = ["--issuer", quick.url, "--client-id", "keeper"]
     before = asked_of(quick)
 
-    named = deviceflow("login", "--profile", "work", *other, "--show-token", WORK=SECRET)
+    named = deviceflow("login", "--once", "--profile", "work", *other, "--show-token", WORK=SECRET)
     ambient = deviceflow("config", "show", *other, DEVICEFLOW_PROFILE="work")
 
     assert named.code == 2
@@ -536,7 +560,7 @@ def test_a_studio_is_logged_in_to_whatever_client_the_environment_has(
     deviceflow: Command, quick: LocalServer
 ) -> None:
     done = deviceflow(
-        *("login", quick.url, "--show-token"),
+        *("login", "--once", "studio", quick.url, "--show-token"),
         act=decide(quick, "approve"),
         DEVICEFLOW_CLIENT_ID="robot",
         DEVICEFLOW_CLIENT_SECRET=SECRET,
@@ -688,7 +712,7 @@ def test_each_wrong_entry_is_named(deviceflow: Command) -> None:
 def test_a_wrong_file_in_the_environment_is_named_by_every_command(deviceflow: Command) -> None:
     (deviceflow.home / "bad.toml").write_text("[mine]\ntitel = 'Mine'")
 
-    done = deviceflow("login", "github", "--show-token", DEVICEFLOW_PROVIDERS="bad.toml")
+    done = deviceflow("login", "--once", "github", "--show-token", DEVICEFLOW_PROVIDERS="bad.toml")
 
     assert done.code == 2
     assert "bad.toml" in done.err

@@ -58,11 +58,10 @@ def test_the_users_own_store_is_theirs_alone(deviceflow: Command) -> None:
 
 
 CONTINUE: Final = (
-    *("resume", "resume report", "step x", "wait x", "status", "status x", "list", "cancel x"),
-    *("token x", "token report --fresh", "export-env x", "logout report", "grants list"),
-    *("grants show report", "grants login report", "grants revoke report", "grants doubt", "sweep"),
-    *("purge", "audit verify", "audit list", "audit show", "audit report -o x", "config show"),
-    "keys rotate",
+    *("step x", "wait x", "status", "status report", "list", "cancel x", "token", "token report"),
+    *("export-env x", "logout", "logout report", "check report", "invalidate report", "doubt"),
+    *("sweep", "purge", "audit verify", "audit list", "audit show", "audit report -o x"),
+    *("config show", "keys rotate"),
 )
 
 
@@ -74,7 +73,22 @@ def test_what_continues_or_reads_creates_nothing(deviceflow: Command) -> None:
         if words != "config show":
             assert done.code == exits.STORE, words
             assert "There is no store at" in done.err, words
-            assert "deviceflow login" in done.err, words
+            assert done.err.endswith("To log in: deviceflow login PROVIDER\n"), words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("login", "login report", "login --again report", "login --once --show-token"),
+        "login --once report --show-token",
+    ],
+)
+def test_a_login_nowhere_creates_nothing(deviceflow: Command, words: str) -> None:
+    done = deviceflow(*words.split())
+
+    assert (done.code, done.out) == (exits.USAGE, "")
+    assert "Nothing was sent. Name a provider" in done.err
+    assert not deviceflow.store.parent.exists()
 
 
 def test_a_hint_names_the_store(deviceflow: Command, server: LocalServer) -> None:
@@ -84,7 +98,7 @@ def test_a_hint_names_the_store(deviceflow: Command, server: LocalServer) -> Non
 
     command = pending.value.command
     assert command is not None
-    assert command.startswith(f"deviceflow resume --store {url} ")
+    assert command == f"deviceflow login --store {url} nightly"
     assert f"To log in: {command}" in str(pending.value)
     assert option_of(Secret("postgresql://robot:SECRET@db/jobs")) == '--store "$DEVICEFLOW_STORE"'
 
@@ -94,7 +108,7 @@ def test_another_store_is_named_by_an_option_or_by_the_environment(
 ) -> None:
     url = f"sqlite:///{deviceflow.home}/mine.db"
 
-    flow_id = deviceflow("start", server.url, "--store", url).out.strip()
+    flow_id = deviceflow("start", "studio", server.url, "--store", url).out.strip()
 
     assert deviceflow("list", DEVICEFLOW_STORE=url).out.startswith(flow_id)
     assert deviceflow("list", DEVICEFLOW_STORE="").out == ""
@@ -109,17 +123,19 @@ def test_another_store_is_named_by_an_option_or_by_the_environment(
         "step an-id",
         "wait an-id",
         "cancel an-id",
-        "resume --show-token",
-        "resume nightly",
+        "login",
+        "login nightly",
+        "login --once --show-token",
+        "login --once an-id --show-token",
         "token an-id",
-        "token nightly --fresh",
+        "token",
         "export-env an-id --variable TOKEN",
-        "grants list",
-        "grants show nightly",
-        "grants login nightly",
-        "grants revoke nightly",
-        "grants doubt",
+        "status nightly",
+        "logout",
         "logout nightly",
+        "check nightly",
+        "invalidate nightly",
+        "doubt",
         "sweep",
         "purge",
         "keys rotate",
@@ -308,14 +324,16 @@ def test_a_store_that_cannot_be_used_is_an_object(deviceflow: Command, kept: SQL
     assert {**done.said, "error": None} == {
         "flow_id": "some-id",
         "state": None,
-        "reason": None,
+        "reason": "store",
         "wait_seconds": None,
         "error": None,
     }
 
 
 def test_a_store_in_a_directory_that_is_missing(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("login", server.url, "--show-token", "--store", "sqlite:///no/such/x.db")
+    done = deviceflow(
+        "login", "--once", "studio", server.url, "--show-token", "--store", "sqlite:///no/such/x.db"
+    )
 
     assert (done.code, done.out) == (exits.STORE, "")
     assert re.fullmatch(r"deviceflow: .* there is no directory .*no/such\. Create it.*\n", done.err)
@@ -324,7 +342,9 @@ def test_a_store_in_a_directory_that_is_missing(deviceflow: Command, server: Loc
 def test_login_says_as_json_what_is_wrong_with_the_store(
     deviceflow: Command, server: LocalServer
 ) -> None:
-    done = deviceflow("login", server.url, "--show-token", "--json", "--store", "sqlite:")
+    done = deviceflow(
+        "login", "--once", "studio", server.url, "--show-token", "--json", "--store", "sqlite:"
+    )
 
     assert (done.code, done.err) == (2, "")
     assert "The URL of the store is invalid" in done.said["error"]
@@ -342,7 +362,7 @@ def sealed(store: Path) -> str:
 def test_secrets_are_kept_in_clear_where_that_is_asked_for(
     deviceflow: Command, server: LocalServer
 ) -> None:
-    started = deviceflow("start", server.url, "--plaintext", "--json").said
+    started = deviceflow("start", "studio", server.url, "--plaintext", "--json").said
     decide(server, "approve")("", started["user_code"])
     step = deviceflow("step", started["flow_id"], "--plaintext")
     refused = deviceflow("token", started["flow_id"])
@@ -368,7 +388,7 @@ def test_secrets_are_sealed_otherwise(
 def test_a_key_is_generated(deviceflow: Command, server: LocalServer) -> None:
     generated = [deviceflow("keys", "generate").out.strip() for _ in range(2)]
 
-    flow_id = deviceflow("start", server.url, DEVICEFLOW_KEYS=generated[0]).out.strip()
+    flow_id = deviceflow("start", "studio", server.url, DEVICEFLOW_KEYS=generated[0]).out.strip()
     wrong = deviceflow("step", flow_id, DEVICEFLOW_KEYS=generated[1])
     both = deviceflow("step", flow_id, DEVICEFLOW_KEYS=" ".join(reversed(generated)))
 
@@ -433,7 +453,7 @@ def shared(deviceflow: Command, postgres_url: str) -> Callable[..., Done]:
 
 
 def test_a_login_by_postgres(shared: Callable[..., Done], server: LocalServer) -> None:
-    whom = ("start", "--issuer", server.url, "--client-id", "robot", "--name", "nightly")
+    whom = ("start", "nightly", "--issuer", server.url, "--client-id", "robot")
     started, again = shared(*whom, "--json").said, shared(*whom)
     pending = shared("step", started["flow_id"])
     decide(server, "approve")("", started["user_code"])
@@ -450,7 +470,7 @@ def test_a_login_by_postgres(shared: Callable[..., Done], server: LocalServer) -
 def test_a_shared_store_without_a_key_is_refused(
     deviceflow: Command, postgres_url: str, server: LocalServer
 ) -> None:
-    done = deviceflow("start", server.url, "--store", postgres_url)
+    done = deviceflow("start", "studio", server.url, "--store", postgres_url)
 
     assert (done.code, done.out) == (exits.STORE, "")
     assert re.fullmatch(r"deviceflow: .*DEVICEFLOW_KEYS.*deviceflow keys generate\n", done.err)
@@ -511,7 +531,7 @@ def test_no_secret_is_in_arguments_or_given_to_the_browser(
     with (
         LocalServer(settings) as server,
         deviceflow.running(
-            *("login", "--issuer", server.url, "--client-id", "robot"),
+            *("login", "--once", "--issuer", server.url, "--client-id", "robot"),
             *("--client-secret", "env:ROBOTS", "--show-token", "--verbose"),
             environment=given,
         ) as running,

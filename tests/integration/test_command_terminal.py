@@ -145,8 +145,8 @@ TOML: Final = json.dumps(HOSTILE).replace("\\u009b", "\u009b").replace("\\u202e"
     [
         ["config", "show"],
         ["config", "show", "--profile", "work"],
-        ["login", "--profile", "work", "--show-token"],
-        ["login", "--profile", "other", "--show-token"],
+        ["login", "--once", "--profile", "work", "--show-token"],
+        ["login", "--once", "--profile", "other", "--show-token"],
         ["doctor", "--profile", "work"],
     ],
     ids=" ".join,
@@ -168,8 +168,8 @@ def test_configuration_steers_no_terminal(deviceflow: Command, command: list[str
         ["providers", "show", "mine"],
         ["providers", "check", "mine.toml"],
         ["providers", "check", "broken.toml"],
-        ["login", "mine", "--client-id", "c", "--show-token"],
-        ["login", "unknown", "--client-id", "c", "--show-token"],
+        ["login", "--once", "mine", "--client-id", "c", "--show-token"],
+        ["login", "--once", "unknown", "--client-id", "c", "--show-token"],
     ],
     ids=" ".join,
 )
@@ -235,7 +235,7 @@ def at(url: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("command", [["login", "--show-token"], ["start"], ["doctor"]])
+@pytest.mark.parametrize("command", [["login", "--once", "--show-token"], ["start"], ["doctor"]])
 @pytest.mark.parametrize("name", ["user_code", "verification_uri", "error", "error_at_token"])
 def test_what_a_server_says_steers_no_terminal(
     deviceflow: Command, serve: Any, command: list[str], name: str
@@ -281,7 +281,7 @@ def asked_with(deviceflow: Command, serve: Any, complete: str) -> Done:
         code = {"device_code": "d" * 20, "user_code": "WDJB", "verification_uri": url}
         return 200, code | {"interval": 1, "verification_uri_complete": url + complete}
 
-    done = deviceflow("login", *at(serve(said)), "--show-token", "--no-browser", "--qr")
+    done = deviceflow("login", "--once", *at(serve(said)), "--show-token", "--no-browser", "--qr")
     assert "Traceback" not in done.err
     return done
 

@@ -34,7 +34,7 @@ def code(deviceflow: Command, server: LocalServer) -> str:
 
 def log_in(deviceflow: Command, server: LocalServer, scopes: str = SCOPES) -> str:
     done = deviceflow(
-        *("grants", "login", "nightly", "--issuer", server.url, "--client-id", "robot"),
+        *("login", "nightly", "--issuer", server.url, "--client-id", "robot"),
         *("--scopes", scopes, "--no-browser"),
         act=decide(server, "approve"),
     )
@@ -58,11 +58,11 @@ def accepts(server: LocalServer, token: str) -> bool:
 def test_an_ended_token_is_replaced_and_never_printed_again(
     deviceflow: Command, server: LocalServer, code: str
 ) -> None:
-    dead = deviceflow("token", "nightly", "--fresh").out.strip()
+    dead = deviceflow("token", "nightly").out.strip()
     end(server, "invalidate", code)
 
     done = deviceflow("invalidate", "nightly")
-    fresh = deviceflow("token", "nightly", "--fresh").out.strip()
+    fresh = deviceflow("token", "nightly").out.strip()
 
     assert (done.code, done.out) == (0, "nightly: refreshed, generation 2 is in use\n")
     assert (accepts(server, dead), accepts(server, fresh)) == (False, True)
@@ -83,14 +83,14 @@ def test_a_revoked_grant_asks_a_person_at_once(
     told = tmp_path / "told"
     code = log_in(deviceflow, server, scopes)
     end(server, "revoke", code)
-    assert deviceflow("token", "nightly", "--fresh").code == 0  # nobody knows yet
+    assert deviceflow("token", "nightly").code == 0  # nobody knows yet
 
     done = deviceflow(command, "nightly", DEVICEFLOW_NOTIFY=f"sh -c 'cat >> {told}'")
 
-    assert (done.code, "deviceflow resume nightly" in done.err) == (75, True)
+    assert (done.code, "deviceflow login nightly" in done.err) == (75, True)
     assert told.exists()
-    assert deviceflow("token", "nightly", "--fresh").code == 75
-    shown = deviceflow("grants", "show", "nightly")
+    assert deviceflow("token", "nightly").code == 75
+    shown = deviceflow("status", "nightly")
     assert shown.out.startswith("nightly lost: ")
 
 
@@ -116,7 +116,7 @@ def test_a_server_that_cannot_be_asked_is_named_as_such(
     deviceflow: Command, server: LocalServer
 ) -> None:
     deviceflow(
-        *("grants", "login", "nightly", "--client-id", "robot", "--no-browser"),
+        *("login", "nightly", "--client-id", "robot", "--no-browser"),
         *("--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
         *("--token-endpoint", f"{server.url}/oauth/token", "--scopes", SCOPES),
         act=decide(server, "approve"),
@@ -136,8 +136,8 @@ def test_an_invalidated_grant_is_shown_as_such_while_nothing_can_refresh_it(
     done = deviceflow("invalidate", "nightly")
 
     assert (done.code, "was refused and could not be refreshed" in done.err) == (5, True)
-    assert deviceflow("token", "nightly", "--fresh").code == 5
-    shown = deviceflow("grants", "show", "nightly").out
+    assert deviceflow("token", "nightly").code == 5
+    shown = deviceflow("status", "nightly").out
     assert shown.startswith("nightly active, but its token was refused")
 
 
@@ -145,7 +145,7 @@ def test_a_worker_asks_each_n_seconds(
     deviceflow: Command, server: LocalServer, code: str, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
-    deviceflow("token", "nightly", "--fresh")  # it is in use
+    deviceflow("token", "nightly")  # it is in use
     end(server, "revoke", code)
 
     notify = {"DEVICEFLOW_NOTIFY": f"sh -c 'cat >> {told}'"}
@@ -154,4 +154,4 @@ def test_a_worker_asks_each_n_seconds(
         while not told.exists() and time.monotonic() < until:
             time.sleep(0.1)
 
-    assert deviceflow("grants", "show", "nightly").out.startswith("nightly lost: refused")
+    assert deviceflow("status", "nightly").out.startswith("nightly lost: refused")

@@ -256,7 +256,7 @@ def test_what_a_server_repeats_is_nowhere_in_clear(
 
     assert READ[dialect] <= asked
     for command in (
-        *("status --json", "grants list --json", "grants show g1 --json", "audit list --json"),
+        *("status --json", "list --json", "status g1 --json", "audit list --json"),
         *("audit show g1 --json", "audit stats --json", "audit export --format jsonl"),
         f"audit report -o {tmp_path}/report.html",
     ):

@@ -256,7 +256,7 @@ def test_json_of_a_notification_says_what_it_is(made: list[Place]) -> None:
     (told,) = here.told
     said = json.loads(json.dumps(told.to_dict()))
     assert (said["kind"], said["link"], said["end"]) == ("outage", None, None)
-    assert said["command"] == "deviceflow grants show nightly"
+    assert said["command"] == "deviceflow status nightly"
     assert "last: HTTP 502. Nobody needs to log in" in said["text"]
     view = here.client.grant("nightly")
     assert (view.state, view.unanswered_since) == (GrantState.IN_DOUBT, told.since)

@@ -110,9 +110,7 @@ def test_a_person_logs_in_once_and_the_task_goes_through_many_tokens(tmp_path: P
         reader = Reader(tmp_path, server, redis)
         with reader.running(page["worker"]):
             reader.run(page["call"])
-            reader.says(
-                "LoginPending(\"A person must log in before the grant 'report' gives a token.\")"
-            )
+            reader.says("LoginPending(\"A person must log in before 'report' gives a token.\")")
             with reader.running(page["login"]) as login:
                 wait_until(lambda: waiting(server), "a code is shown")
                 [code] = waiting(server)
@@ -129,7 +127,7 @@ def test_a_person_logs_in_once_and_the_task_goes_through_many_tokens(tmp_path: P
 
             wait_until(refreshed, "many tokens", 60 + 5 * LIVES)
             app.close()
-            shown = reader.run("deviceflow grants show report; deviceflow audit show report")
+            shown = reader.run("deviceflow status report; deviceflow audit show report")
             assert "refresh" in shown
 
 

@@ -127,7 +127,7 @@ def test_systemd_accepts_all_units(place: Place, tmp_path: Path) -> None:
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(place.adapted(shown[name]).replace("/usr/local/bin", str(place.bin)))
-    for name in ("nightly", "report-run"):
+    for name in ("nightly", "report-begin", "report-run"):
         place.program(place.bin / name, shown[name])
 
     done = subprocess.run(

@@ -171,7 +171,7 @@ def test_failed_notifications_are_on_record_and_tried_again(
     swept = broken.sweep_grants()
     assert swept.names == ["nightly"]
     [problem] = map(str, swept.problems)
-    assert problem.startswith("Nobody could be notified about the grant 'nightly': nobody is there")
+    assert problem.startswith("Nobody could be notified about 'nightly': nobody is there")
     seconds = re.search(r"It is tried again in (\d+) seconds?\.$", problem)
     assert seconds is not None
     place.clock.advance(float(seconds[1]))
@@ -345,7 +345,7 @@ def test_command_reads_the_need_from_its_input_and_sees_no_secret(
     assert need["link"] in need["text"]
     assert (need["id"], need["kind"], need["number"]) == (pending.need_id, "needed", 1)
     assert (need["name"], need["purpose"]) == ("nightly", "the nightly report")
-    assert need["command"] == f"deviceflow resume --store {place.url} nightly"
+    assert need["command"] == f"deviceflow login --store {place.url} nightly"
     assert (need["scopes"], need["ended_at"]) == (["read", "offline_access"], None)
     assert not [name for name in environment if name.startswith(("DEVICEFLOW_", "PG"))]
     assert need["link"] not in json.dumps([environment, arguments])
@@ -588,7 +588,7 @@ def write(deviceflow: Command, text: str) -> None:
     deviceflow.config.write_text(text)
 
 
-def test_commands_notify_as_the_profile_says_and_resume_shows_a_fresh_code(
+def test_commands_notify_as_the_profile_says_and_login_shows_a_fresh_code(
     deviceflow: Command, server: LocalServer, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
@@ -597,19 +597,19 @@ def test_commands_notify_as_the_profile_says_and_resume_shows_a_fresh_code(
         f'[profiles.jobs]\nnotify = {json.dumps([*WRITE, str(told)])}\npublic_url = "{PAGES}"\n',
     )
     target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
-    deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
+    deviceflow("login", "nightly", *target, act=decide(server, "approve"))
     deviceflow("logout", "nightly")
 
-    gone = deviceflow("token", "nightly", "--fresh", "--profile", "jobs")
+    gone = deviceflow("token", "nightly", "--profile", "jobs")
     assert gone.code == exits.PENDING
-    refused = deviceflow("resume", "nightly", "--show-token")
+    refused = deviceflow("login", "nightly", "--show-token")
     assert refused.code == exits.USAGE
-    assert "deviceflow token nightly" in refused.err
-    back = deviceflow("resume", "nightly", act=decide(server, "approve"), DEVICEFLOW_PROFILE="jobs")
+    assert "deviceflow token NAME" in refused.err
+    back = deviceflow("login", "nightly", act=decide(server, "approve"), DEVICEFLOW_PROFILE="jobs")
     assert back.code == 0, back.err
     assert back.out.startswith("nightly active, until ")
-    again = deviceflow("resume", "nightly")
-    assert "no login was started" in again.err
+    again = deviceflow("login", "nightly")
+    assert "nightly is logged in already." in again.err
 
     needed, ended = map(json.loads, told.read_text().splitlines())
     assert (needed["kind"], ended["kind"], ended["end"]) == ("needed", "ended", "logged_in")
@@ -622,20 +622,21 @@ def test_commands_say_that_nobody_could_be_notified(
     deviceflow: Command, server: LocalServer, hook: str
 ) -> None:
     target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
-    deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
+    deviceflow("login", "nightly", *target, act=decide(server, "approve"))
     deviceflow("logout", "nightly")
     url = f"{hook}/CANARY/503"
 
-    deviceflow("token", "nightly", "--fresh")
+    deviceflow("token", "nightly")
     swept = deviceflow("sweep", DEVICEFLOW_NOTIFY=url)
     ended = deviceflow("logout", "nightly", DEVICEFLOW_NOTIFY=url)
 
-    deviceflow("token", "nightly", "--fresh")
+    deviceflow("token", "nightly")
     worked = deviceflow("worker", "--until-idle", DEVICEFLOW_NOTIFY=url)
 
     host = hook.removeprefix("http://")
-    what = f"deviceflow: Nobody could be notified about the grant 'nightly': {host} answered with"
-    assert (ended.code, ended.err) == (0, "")  # nobody has heard of the need that ended
+    what = f"deviceflow: Nobody could be notified about 'nightly': {host} answered with"
+    # Nobody has heard of the need that ended.
+    assert (ended.code, ended.err) == (0, "Logged out: the tokens were wiped.\n")
     assert (swept.code, swept.out) == (exits.FAILED, "grant nightly\n")
     assert re.fullmatch(
         rf"{re.escape(what)} the status 503\. It is tried again in \d+ seconds?\.\n", swept.err

@@ -122,7 +122,7 @@ def test_the_page_shows_it_cleaned(local: Callable[..., Local], start: str, host
 
 
 def test_the_command_states_it(deviceflow: Command, server: LocalServer) -> None:
-    done = deviceflow("start", server.url, "--purpose", WHY)
+    done = deviceflow("start", "studio", server.url, "--purpose", WHY)
     flow_id = done.out.strip()
 
     assert f"Purpose: {WHY}" in done.err
@@ -150,7 +150,16 @@ def test_the_same_login_for_another_purpose_is_another_login(
     deviceflow: Command, server: LocalServer
 ) -> None:
     def login(purpose: str) -> str:
-        where = ("login", server.url, "--show-token", "--timeout", "0.2", "--no-browser")
+        where = (
+            "login",
+            "--once",
+            "studio",
+            server.url,
+            "--show-token",
+            "--timeout",
+            "0.2",
+            "--no-browser",
+        )
         done = deviceflow(*where, "--purpose", purpose)
         assert done.code == 75
         return done.err.split("the code:")[-1].split()[1]
@@ -160,7 +169,7 @@ def test_the_same_login_for_another_purpose_is_another_login(
 
 def test_a_purpose_that_is_none_is_wrong_usage(deviceflow: Command, server: LocalServer) -> None:
     for purpose in ("", "x" * 201, "a\x1b[31mb"):
-        done = deviceflow("start", server.url, "--purpose", purpose)
+        done = deviceflow("start", "studio", server.url, "--purpose", purpose)
         assert (done.code, done.out) == (2, "")
         assert "purpose of a login" in done.err
         assert "\x1b" not in done.err

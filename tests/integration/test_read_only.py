@@ -535,7 +535,7 @@ def test_everything_that_is_made_is_its_owners_alone_under_any_umask(
     (deviceflow.home / "digests").mkdir(0o700)
     approve = decide(local_server, "approve")
     trail = {"DEVICEFLOW_AUDIT": str(deviceflow.home / "trail.jsonl")}
-    login = ("login", local_server.url, "--no-browser", "--output", "token")
+    login = ("login", "--once", "studio", local_server.url, "--no-browser", "--output", "token")
     for done in (
         deviceflow(*login, act=approve, **trail),
         deviceflow("audit", "digest", "--begin", "--digests", "digests"),

@@ -170,14 +170,14 @@ def test_the_login_of_a_need_stays_where_it_is() -> None:
 
 
 def test_a_person_is_told_the_link_or_the_command() -> None:
-    error = errors.LoginPending(name="nightly", command="deviceflow resume nightly")
-    assert error.how_to_log_in() == "deviceflow resume nightly"
+    error = errors.LoginPending(name="nightly", command="deviceflow login nightly")
+    assert error.how_to_log_in() == "deviceflow login nightly"
     error.link = Secret("https://jobs.example.com/need/LINK-CANARY")
 
     assert error.how_to_log_in() == "https://jobs.example.com/need/LINK-CANARY"
-    assert error.how_to_log_in(link=False) == "deviceflow resume nightly"
+    assert error.how_to_log_in(link=False) == "deviceflow login nightly"
     assert "LINK-CANARY" not in f"{error} {error!r} {vars(error)}"
-    assert pickle.loads(pickle.dumps(error)).how_to_log_in() == "deviceflow resume nightly"
+    assert pickle.loads(pickle.dumps(error)).how_to_log_in() == "deviceflow login nightly"
 
 
 def test_trigger_is_optional() -> None:

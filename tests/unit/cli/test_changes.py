@@ -33,7 +33,7 @@ def told(*answers: Any, capsys: pytest.CaptureFixture[str], durable: bool = True
     """Return what is told of a login whose polls are answered so."""
     transport = ScriptedTransport([answer(200, CODE), *answers])
     client = Client(transport=transport, clock=VirtualClock(1_800_000_000.0))
-    said = changes.Changes(lambda login: ["deviceflow", "resume", login.id] if durable else None)
+    said = changes.Changes(lambda login: ["deviceflow", "login", login.id] if durable else None)
     login = client.start(AT)
     said.begin(login)
     client.wait(login.id, on_step=said.step)
@@ -61,7 +61,7 @@ def test_each_change_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert objects[2]["wait_seconds"] >= 10
     assert objects[-1]["resume"] is None
-    assert objects[-2]["resume"] == ["deviceflow", "resume", objects[0]["flow_id"]]
+    assert objects[-2]["resume"] == ["deviceflow", "login", objects[0]["flow_id"]]
 
 
 def test_a_failure_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_missing_extra_is_named(
 
 def test_a_timeout_that_is_no_number_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["login", "--timeout", "soon", "--show-token"])
+        main(["login", "--once", "--timeout", "soon", "--show-token"])
 
     assert "must be a number of seconds, at least 0, not 'soon'" in capsys.readouterr().err
 
@@ -195,8 +195,8 @@ def test_help_on_a_command_has_examples_that_the_command_accepts(
     [
         (["logn"], "Did you mean login?"),
         (
-            ["start", "--nmae", "x"],
-            "'--nmae' is not an argument of this command. Did you mean --name?",
+            ["start", "--scoeps", "x"],
+            "'--scoeps' is not an argument of this command. Did you mean --scopes?",
         ),
         (["audit", "list", "--sinse=2d"], "Did you mean --since?"),
         (["audit", "shwo"], "Did you mean show?"),

@@ -140,6 +140,14 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
     assert "Check the URL and the network" in str(error)
 
 
+@pytest.mark.parametrize("said", ["<html>", "", '{"detail": ""}'])
+def test_start_names_the_server_and_the_status_of_a_gateway(client: Make, said: str) -> None:
+    with pytest.raises(errors.UnreachableError) as caught:
+        client(*[answer(502, said)] * 3).start(STUDIO)
+
+    assert "https://studio.example.com answered HTTP 502 3 times." in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("said", "error", "text"),
     [
@@ -149,7 +157,11 @@ def test_start_gives_up_on_a_server_that_does_not_answer(client: Make) -> None:
             "The server's message: no such client.",
         ),
         (answer(403, {}), errors.RejectedError, "The server refused the login. The server's error"),
-        (answer(200, "<html>"), errors.ProtocolError, "do not conform to the protocol. Check that"),
+        (
+            answer(200, "<html>"),
+            errors.ProtocolError,
+            "do not conform to the protocol. https://studio.example.com answered HTTP 200. Check",
+        ),
     ],
 )
 def test_start_says_why_the_server_refused(

@@ -481,6 +481,21 @@ def test_same_subject_is_kept_and_a_new_one_noted(before: str | None) -> None:
     assert grant.subject == "alice"
 
 
+def test_id_token_is_kept_if_the_provider_says_so_until_there_is_a_new_one() -> None:
+    first = first_token()
+    first.id_token = Secret(id_token("alice", nonce="1"))
+    grant = active(replace(SERVER, keep_id_token=True), first, subject="alice")
+    grant.refresh(NOW + 900)
+    grant.receive(renewed(), NOW + 901)
+    assert AccessToken.of(grant).as_dict()["id_token"] == id_token("alice", nonce="1")
+
+    grant.refresh(NOW + 1000)
+    grant.receive(renewed(access_token="ACCESS-3", id_token=id_token("alice")), NOW + 1001)
+    token = AccessToken.of(grant)
+    assert token.id_token == Secret(id_token("alice"))
+    assert id_token("alice") not in repr(token)
+
+
 def test_id_token_that_has_expired_loses_nothing_as_the_clock_may_be_ahead() -> None:
     grant = refreshing(subject="alice")
 
@@ -1055,7 +1070,7 @@ def test_outage_that_lasts_is_told_once_and_its_end_once(result: Response | Fail
     told = LoginNeed.of(grant, outage, "https://jobs.example.com")
     assert (told.kind, told.link) == ("outage", None)
     assert "Nobody needs to log in" in told.in_words()
-    assert told.command == "deviceflow grants show nightly"
+    assert told.command == "deviceflow status nightly"
 
     assert grant.notified(outage, now).detail == f"outage {outage.id}"
     grant.refresh(now)

@@ -54,7 +54,7 @@ def test_need_is_told_in_fields_and_in_words() -> None:
         "number": 1,
         "ended_at": None,
         "end": None,
-        "command": "deviceflow resume nightly",
+        "command": "deviceflow login nightly",
         "link": "https://jobs.example.com/need/LINK-CANARY",
         "how_to_log_in": "https://jobs.example.com/need/LINK-CANARY",
         "text": "nightly needs somebody to log in at https://login.example.com, since"
@@ -62,7 +62,7 @@ def test_need_is_told_in_fields_and_in_words() -> None:
         " https://jobs.example.com/need/LINK-CANARY",
     }
     assert "LINK-CANARY" not in f"{need} {need!r} {need.in_words()}"
-    assert "deviceflow resume nightly" in need.in_words()
+    assert "deviceflow login nightly" in need.in_words()
 
 
 def test_need_that_lasts_and_its_end_are_told_as_such() -> None:
@@ -106,8 +106,8 @@ def test_link_is_told_where_somebody_said_where_the_pages_are(pages: str | None)
 
     assert need.link is None
     assert "LINK-CANARY" not in json.dumps(need.to_dict())
-    assert need.to_dict()["how_to_log_in"] == "deviceflow resume nightly"
-    assert need.to_dict()["text"].endswith("To log in: deviceflow resume nightly")
+    assert need.to_dict()["how_to_log_in"] == "deviceflow login nightly"
+    assert need.to_dict()["text"].endswith("To log in: deviceflow login nightly")
     assert page_of(PAGES, Secret("")) is None
 
 
@@ -122,11 +122,11 @@ def test_documentation_has_each_field_that_is_told() -> None:
 
 
 def test_command_is_safe_for_a_shell() -> None:
-    assert told(needing("a job; rm -rf /")).command == "deviceflow resume 'a job; rm -rf /'"
+    assert told(needing("a job; rm -rf /")).command == "deviceflow login 'a job; rm -rf /'"
 
 
 def test_name_that_looks_like_an_option_is_none() -> None:
-    assert told(needing("-rf")).command == "deviceflow resume -- -rf"
+    assert told(needing("-rf")).command == "deviceflow login -- -rf"
 
 
 def test_words_are_safe_for_a_terminal() -> None:

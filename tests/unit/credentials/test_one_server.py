@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deviceflow import Client
-from deviceflow.cli import target
 from deviceflow.cli.parser import parse
+from deviceflow.cli.target import Target
 from deviceflow.errors import UsageError
 from deviceflow.stores.memory import MemoryStore
 from deviceflow.testing import VirtualClock, answer
@@ -134,7 +134,9 @@ def _source(*, with_set: bool = True) -> st.SearchStrategy[Source]:
 
 
 def _argv(line: Mapping[str, Any], *, profile: bool) -> list[str]:
-    argv = ["start", *([line["provider"]] if "provider" in line else [])]
+    word = line.get("provider")
+    argv = ["start", *(["studio"] if word in SERVERS and word != "github.com" else [])]
+    argv += [word] if word else []
     argv += ["--profile", "work"] if profile else []
     for name, value in line.items():
         if name not in ("provider", "set"):
@@ -150,7 +152,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def provider_of(argv: list[str]) -> Provider:
-    return target.provider(cast("TargetOptions", parse(argv)))
+    return Target(cast("TargetOptions", parse(argv))).provider()
 
 
 ID: Final = {"client_id": "robot"}
@@ -216,7 +218,7 @@ def test_what_is_shown_recorded_and_contacted_is_one_server(
     ("argv", "said"),
     [
         (["github", "--issuer", A], f"github and --issuer {A} each name a server."),
-        (["a.example.com", "--issuer", B], f"a.example.com and --issuer {B} each name a server."),
+        (["studio", "a.example.com", "--issuer", B], f"a.example.com and --issuer {B} each name"),
         (
             ["--issuer", A, "--token-endpoint", f"{B}/t"],
             f"--issuer {A} and --token-endpoint {B}/t each name a server.",

@@ -1,4 +1,4 @@
-"""A `login` that was interrupted: by the same command again, or by `resume`."""
+"""A `login --once` that was interrupted: continued by the same command, or by a login's id."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def server() -> Iterator[LocalServer]:
 def at(server: LocalServer, *args: str) -> list[str]:
     """Return the login at the server's OAuth side, whose interval is a second."""
     return [
-        *("login", "--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
-        *("--token-endpoint", f"{server.url}/oauth/token", "--client-id", "robot"),
+        *("login", "--once", "--client-id", "robot"),
+        *("--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
+        *("--token-endpoint", f"{server.url}/oauth/token"),
         *(args or ("--show-token",)),
     ]
 
@@ -136,23 +137,21 @@ def test_another_login_has_another_code(deviceflow: Command, server: LocalServer
     assert code_of(deviceflow, *same, LOGNAME="alice") == base
 
 
-# resume
+# By the login's id, or the newest one.
 
 
-def test_resume_goes_on_with_what_ctrl_c_has_interrupted(
-    deviceflow: Command, server: LocalServer
-) -> None:
+def test_what_ctrl_c_has_interrupted_goes_on(deviceflow: Command, server: LocalServer) -> None:
     with deviceflow.running(*at(server, "--output", "token.txt")) as running:
         code = running.when_asked()
         running.process.send_signal(signal.SIGINT)
         running.end()
 
     with deviceflow.running(
-        *("resume", "--show-token", "--json"), act=decide(server, "approve")
-    ) as resumed:
-        done = resumed.end()
+        *("login", "--once", "--show-token", "--json"), act=decide(server, "approve")
+    ) as continued:
+        done = continued.end()
 
-    assert resumed.user_code == code
+    assert continued.user_code == code
     assert done.code == 0
     token = done.said.pop("token")
     assert token not in done.err
@@ -162,28 +161,28 @@ def test_resume_goes_on_with_what_ctrl_c_has_interrupted(
         "wait_seconds": 0.0,
         "issuer": server.url,
     }
-    gone = deviceflow("resume", done.said["flow_id"], "--show-token")
+    gone = deviceflow("login", "--once", done.said["flow_id"], "--show-token")
     assert gone.code == 2
     assert "handed over and acknowledged" in gone.err
 
 
-def test_resume_takes_the_newest_or_the_one_that_is_named(
+def test_the_newest_login_is_continued_or_the_one_that_is_named(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     older, newer, ended = (begun(kept, server) for _ in range(3))
     Client(kept).cancel(ended.id)
 
-    assert code_of(deviceflow, "resume", "--show-token") == newer.user_code
-    assert code_of(deviceflow, "resume", older.id, "--show-token") == older.user_code
+    assert code_of(deviceflow, "login", "--once", "--show-token") == newer.user_code
+    assert code_of(deviceflow, "login", "--once", older.id, "--show-token") == older.user_code
 
 
-def test_resume_takes_a_token_that_came_meanwhile(
+def test_a_token_that_came_meanwhile_is_delivered(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     unfinished, flow = begun(kept, server), granted(kept, server)
 
-    done = deviceflow("resume", "--show-token")
-    then = code_of(deviceflow, "resume", "--show-token")
+    done = deviceflow("login", "--once", "--show-token")
+    then = code_of(deviceflow, "login", "--once", "--show-token")
 
     assert flow.token is not None
     assert (done.code, done.out) == (0, f"{flow.token.access_token.reveal()}\n")
@@ -192,7 +191,7 @@ def test_resume_takes_a_token_that_came_meanwhile(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_resume_takes_a_token_that_was_collected_and_got_lost(
+def test_a_token_that_was_collected_and_got_lost_is_delivered(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer, ended: bool
 ) -> None:
     flow = granted(kept, server)
@@ -200,7 +199,7 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
     if ended:
         Client(kept).cancel(begun(kept, server).id)
 
-    done = deviceflow("resume", "--show-token")
+    done = deviceflow("login", "--once", "--show-token")
 
     assert flow.token is not None
     assert (done.code, done.out) == (0, f"{flow.token.access_token.reveal()}\n")
@@ -208,33 +207,33 @@ def test_resume_takes_a_token_that_was_collected_and_got_lost(
 
 
 @pytest.mark.usefixtures("kept")
-def test_resume_of_an_unknown_login_says_so_before_it_asks_for_options(
+def test_an_unknown_login_is_named_before_options_are_asked_for(
     deviceflow: Command,
 ) -> None:
-    done = deviceflow("resume", "nightli")
+    done = deviceflow("login", "--once", "nightli")
 
     assert done.code == 2
-    assert "The store has no login of this id" in done.err
+    assert "There is no provider and no login 'nightli'. Nothing was sent." in done.err
 
 
-def test_resume_asks_for_the_code_that_never_came(
+def test_the_code_that_never_came_is_asked_for(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     flow = Client(kept).create(Studio(server.url), client_name="nightly")
 
-    code = code_of(deviceflow, "resume", "--show-token")
+    code = code_of(deviceflow, "login", "--once", "--show-token")
 
     assert code == get(kept, flow.id).user_code
 
 
-def test_resume_sends_nobody_to_a_code_that_has_expired(
+def test_nobody_is_sent_to_a_code_that_has_expired(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
     token_uri = f"{server.url}/api/device-login/token"
     code = {"expires_in": 600, "token_uri": token_uri}
     answered(kept, code, at=time.time() - 3600, server=server.url)
 
-    done = deviceflow("resume", "--show-token", "--json")
+    done = deviceflow("login", "--once", "--show-token", "--json")
 
     assert done.code == 3
     assert done.said["state"] == "expired"
@@ -242,24 +241,26 @@ def test_resume_sends_nobody_to_a_code_that_has_expired(
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_nothing_to_resume(
+def test_nothing_to_continue_and_nowhere_to_log_in(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer, form: list[str]
 ) -> None:
     Client(kept).acknowledge(granted(kept, server).id)
 
-    done = deviceflow("resume", "--show-token", *form)
+    done = deviceflow("login", "--once", "--show-token", *form)
 
     assert done.code == 2
     said = json.loads(done.out)["error"] if form else done.err
-    assert "The store has no login to continue" in said
+    assert said.endswith("or for DVC Studio: studio [HOST]." + "\n" * (not form))
+    assert "Where to log in is missing. Nothing was sent." in said
 
 
-def test_resume_wants_to_know_where_to_put_the_token(
+def test_a_continued_login_wants_to_know_where_to_put_the_token(
     deviceflow: Command, kept: SQLiteStore, server: LocalServer
 ) -> None:
-    begun(kept, server)
+    flow = begun(kept, server)
 
-    done = deviceflow("resume")
+    for which in ([], [flow.id]):
+        done = deviceflow("login", "--once", *which)
 
-    assert (done.code, done.out) == (2, "")
-    assert "--output FILE, --save keyring, or --show-token" in done.err
+        assert (done.code, done.out) == (2, "")
+        assert "--output FILE, --save keyring, or --show-token" in done.err

@@ -1,4 +1,4 @@
-"""`grants`, `logout` and `token --fresh`: as a shell uses them, against a real server."""
+"""`login NAME`, and all that shows or ends what it brought: as a shell uses them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def server() -> Iterator[LocalServer]:
         yield one
 
 
-def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServer) -> None:
-    before = deviceflow("token", "nightly", "--fresh")
+def test_name_from_its_login_to_its_end(deviceflow: Command, server: LocalServer) -> None:
+    before = deviceflow("token", "nightly")
     assert (before.code, before.out) == (exits.STORE, "")
 
     logged_in = deviceflow(
-        *("grants", "login", "nightly", "--client-id", "robot", "--no-browser", "--json"),
+        *("login", "nightly", "--client-id", "robot", "--no-browser", "--json"),
         *("--device-authorization-endpoint", f"{server.url}/oauth/device_authorization"),
         *("--token-endpoint", f"{server.url}/oauth/token"),
         *("--revocation-endpoint", f"{server.url}/oauth/revoke"),
@@ -47,41 +47,54 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
         act=decide(server, "approve"),
     )
     assert (logged_in.code, logged_in.said["state"]) == (0, "active")
-    again = deviceflow("grants", "login", "nightly", "--json")
+    again = deviceflow("login", "nightly", "--json")
     assert (again.code, again.said["generation"]) == (0, 1)
-    assert "no login was started" in again.err
+    assert "nightly is logged in already." in again.err
 
-    token = deviceflow("token", "nightly", "--fresh")
-    whole = deviceflow("token", "nightly", "--fresh", "--json")
+    token = deviceflow("token", "nightly")
+    whole = deviceflow("token", "nightly", "--json")
     assert (token.code, token.err) == (0, "")
     assert whole.said["token"] == token.out.strip()
     assert whole.said["purpose"] == "the nightly report"
 
-    listed, shown = deviceflow("grants", "list"), deviceflow("grants", "show", "nightly")
-    assert listed.out.startswith("nightly active, until ")
+    listed, shown = deviceflow("list"), deviceflow("status", "nightly")
+    assert listed.out.split()[:2] == ["nightly", "active"]
+    assert shown.out.startswith("nightly active, until ")
     assert "purpose: the nightly report" in shown.out
     assert token.out.strip() not in listed.out + shown.out
     assert deviceflow("sweep", "--json").said["grants"] == []
-    assert deviceflow("grants", "doubt", "--json").said == {"marked": 1}
+    assert deviceflow("doubt", "--json").said == {"marked": 1}
 
     ended = deviceflow.fresh("logout", "nightly", "--json")
     assert (ended.code, ended.said["state"], ended.said["revocations"]) == (0, "revoked", 0)
-    pending = deviceflow("token", "nightly", "--fresh", "--json")
+    assert deviceflow("list").out == ""
+    assert deviceflow("list", "--all").out.splitlines()[-1].split()[:2] == ["nightly", "revoked"]
+    pending = deviceflow("token", "nightly", "--json")
     assert (pending.code, pending.said["wait_seconds"]) == (75, 60.0)
-    one = json.loads(deviceflow("grants", "list", "--json").out)  # one object a line
-    assert (one["name"], one["need_id"] is not None) == ("nightly", True)
+    one = json.loads(deviceflow("list", "--json").out)  # one object a line
+    assert (one["kind"], one["name"], one["need_id"] is not None) == ("grant", "nightly", True)
     told = deviceflow("audit", "show", "nightly")
     assert "a person logged in" in told.out
     assert deviceflow("audit", "verify").code == 0
 
 
-@pytest.mark.parametrize("args", [("logout",), ("grants", "show"), ("grants", "login")])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        *((one, "The store has no login 'weekly'.") for one in ("logout", "status", "token")),
+        *((one, "The store has no login 'weekly'.") for one in ("check", "invalidate")),
+        ("login", "There is no provider and no login 'weekly'. Nothing was sent."),
+    ],
+)
 @pytest.mark.usefixtures("kept")
-def test_unknown_grant_is_an_error_that_says_so(deviceflow: Command, args: tuple[str, ...]) -> None:
-    done = deviceflow(*args, "weekly")
+def test_unknown_name_is_an_error_that_says_so(
+    deviceflow: Command, command: str, words: str
+) -> None:
+    done = deviceflow(command, "weekly")
 
     assert (done.code, done.out) == (2, "")
-    assert "no grant of the name 'weekly'" in done.err
+    assert words in done.err
+    assert f"The store: {deviceflow.store}." in done.err
 
 
 @pytest.fixture
@@ -222,7 +235,7 @@ def test_ended_grants_are_purged_and_their_events_pruned_behind_a_digest(
     purged = deviceflow("purge", "--flows-after", "1s", "--json").said
 
     assert (purged["flows"], purged["grants"], purged["problems"]) == (3, 2, [])
-    left = [json.loads(line) for line in deviceflow("grants", "list", "--json").out.splitlines()]
+    left = [json.loads(line) for line in deviceflow("list", "--json").out.splitlines()]
     assert [one["name"] for one in left] == ["kept"]
     told = deviceflow("audit", "show", ids["revoked"]).out
     assert "a token that could not be revoked was wiped: revoke the grant's tokens" in told
@@ -288,7 +301,7 @@ def test_descent_says_where_the_login_is_gone_or_gave_another_token(
 def test_job_says_why_a_grant_that_gave_tokens_needs_a_person(
     deviceflow: Command, led: GrantLife
 ) -> None:
-    done = deviceflow("token", "nightly", "--fresh")
+    done = deviceflow("token", "nightly")
 
     assert done.code == 75
     why = "The server refused its refresh token: invalid_grant."
@@ -299,10 +312,10 @@ def test_no_secret_is_in_what_is_listed(deviceflow: Command, led: GrantLife) -> 
     shown = [
         deviceflow(*command).out
         for command in (
-            ("grants", "list"),
-            ("grants", "list", "--json"),
-            ("grants", "show", "nightly"),
-            ("grants", "show", "nightly", "--json"),
+            ("list",),
+            ("list", "--json"),
+            ("status", "nightly"),
+            ("status", "nightly", "--json"),
             ("audit", "list", "--json"),
             ("audit", "export", "--format", "csv"),
             ("audit", "export", "--format", "ecs"),

@@ -1,4 +1,4 @@
-"""`grants`, `token` and `logout`: what they print, and what they advise."""
+"""`login`, `token`, `list` and `logout`: what they print, and what they advise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from deviceflow.cli import exits
 from deviceflow.server import LocalServer, Settings
-from tests.integration.command import COMMAND, decide
+from tests.integration.command import COMMAND, PROMPT, decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,24 +27,24 @@ def server() -> Iterator[LocalServer]:
         yield one
 
 
-def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServer) -> None:
+def test_each_command_says_how_a_name_stands(deviceflow: Command, server: LocalServer) -> None:
     target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
-    login = deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
-    again = deviceflow("grants", "login", "nightly")
-    listed = deviceflow("grants", "list", "--json")
-    token = deviceflow("token", "nightly", "--fresh")
+    login = deviceflow("login", "nightly", *target, act=decide(server, "approve"))
+    again = deviceflow("login", "nightly")
+    listed = deviceflow("list", "--json")
+    token = deviceflow("token", "nightly")
     found = deviceflow("token", "nightly", "--min-ttl", "5")
     status = deviceflow("status", "nightly")
-    unnamed = deviceflow("logout")
-    doubted = deviceflow("grants", "doubt")
+    unnamed = deviceflow("status")
+    doubted = deviceflow("doubt")
     ended = deviceflow("logout", "nightly")
-    gone = deviceflow("token", "nightly", "--fresh")
+    gone = deviceflow("token", "nightly")
 
     assert (login.code, again.code) == (0, 0), login.err
     assert login.out.startswith("nightly active, until ")
     assert login.err.endswith("Logged in. For a token: deviceflow token nightly\n")
-    assert "no login was started" in again.err
-    assert again.err.endswith("deviceflow resume --again nightly\n")  # and not: Logged in
+    again_command = "deviceflow login --again nightly"
+    assert again.err == f"nightly is logged in already. To log in again: {again_command}\n"
     assert again.out == login.out
     assert "revocations" not in login.out
     assert [json.loads(line)["name"] for line in listed.out.splitlines()] == ["nightly"]
@@ -52,27 +52,39 @@ def test_grant_from_its_login_to_its_end(deviceflow: Command, server: LocalServe
     assert len(token.out.split()) == 1
     assert (found.code, found.out) == (0, token.out)
     assert (status.code, status.out.splitlines()[0] + "\n") == (0, login.out)
-    assert unnamed.code == exits.USAGE
-    assert unnamed.err.endswith("Give one of: nightly\n")
-    assert doubted.out == "1 grant is in doubt\n"
+    assert (unnamed.code, unnamed.out) == (0, status.out)
+    assert doubted.out == "1 name is in doubt\n"
     assert ended.out.startswith("nightly revoked\n")
     assert gone.code == exits.PENDING
-    assert gone.err.endswith(" To log in: deviceflow resume nightly\n")
+    assert gone.err.endswith(" To log in: deviceflow login nightly\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (("token", "nobody", "--fresh"), "deviceflow grants login nobody PROVIDER"),
-        (("token", "nobody", "--fresh", "--acknowledge"), "deviceflow logout nobody"),
-        (("token", "nobody", "--min-ttl", "5"), "deviceflow grants login nobody PROVIDER"),
-        (("status", "nobody"), "The store has no login and no grant 'nobody'."),
-        (("status", "a b"), "deviceflow grants login 'a b' PROVIDER. The store: "),
-        (("logout", "nobody"), "deviceflow grants list. The store: "),
-        (("logout",), "There are no grants to end."),
-        (("login", "--show-token"), "Where to log in is missing. Nothing was sent."),
-        (("login", "--show-token", "--client-id", "x"), "Where to log in is missing."),
-        (("whoami",), "deviceflow grants list"),
+        (("token", "nobody"), "deviceflow login nobody PROVIDER"),
+        (("token", "nobody", "--acknowledge"), "deviceflow login nobody PROVIDER"),
+        (("token", "nobody", "--min-ttl", "5"), "deviceflow login nobody PROVIDER"),
+        (("status", "nobody"), "The store has no login 'nobody'."),
+        (("status", "a b"), "deviceflow login 'a b' PROVIDER. The store: "),
+        (("logout", "nobody"), "deviceflow login nobody PROVIDER. The store: "),
+        (("logout",), "Nobody is logged in. To log in: deviceflow login PROVIDER"),
+        (("login",), "Nobody is logged in. To log in: deviceflow login PROVIDER"),
+        (("login", "gihub"), "no login 'gihub'. Nothing was sent. Did you mean github?"),
+        (("login", "--once", "gihub", "--show-token"), "Did you mean github?"),
+        (("login", "--client-id", "x"), "Where to log in is missing. Nothing was sent."),
+        (("login", "--once", "--show-token"), "Where to log in is missing. Nothing was sent."),
+        (("login", "--once", "--show-token", "--client-id", "x"), "Where to log in is missing."),
+        (("login", "work", "--once", "--show-token", "--issuer", "URL"), "Omit work."),
+        (("login", "github", "--show-token"), "deviceflow token NAME"),
+        (("whoami",), "Did you mean status?"),
+        (("ls",), "Did you mean list?"),
+        (("revoke",), "Did you mean logout?"),
+        (("refresh",), "deviceflow token NAME"),
+        (("resume", "nightly"), "Did you mean login?"),
+        (("grants", "list"), "Did you mean list?"),
+        (("token", "nightly", "--fresh"), "'--fresh' is not an argument of this command."),
+        (("start", "--name", "nightly"), "'--name' is not an argument of this command."),
         (("auth", "login"), "deviceflow login PROVIDER"),
         ((), "Help on a command: deviceflow help COMMAND"),
         (("worker", "--tokens-after", "3d"), "Add --purge."),
@@ -89,11 +101,11 @@ def test_mistake_is_answered_with_advice(
     assert advice in done.err
 
 
-def test_interrupted_login_of_a_grant_continues_as_the_message_says(
+def test_interrupted_login_continues_as_the_message_says(
     deviceflow: Command, server: LocalServer
 ) -> None:
     target = ("--issuer", server.url, "--client-id", "robot", "--no-browser")
-    with deviceflow.running("grants", "login", "nightly", *target) as running:
+    with deviceflow.running("login", "nightly", *target) as running:
         code = running.when_asked()
         running.process.send_signal(signal.SIGINT)
         ended = running.end()
@@ -106,15 +118,16 @@ def test_interrupted_login_of_a_grant_continues_as_the_message_says(
 
     again = deviceflow(*advised, "--no-browser", act=person)
 
+    assert advised == ["login", "nightly"]
     assert (ended.code, shown, again.code) == (exits.INTERRUPTED, [code], 0), again.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("list",), "No login is open."),
-        (("list", "--state", "failed"), "There is no such login."),
-        (("grants", "list"), "There are no grants. To log in for one: deviceflow grants login"),
+        (("list",), "Nobody is logged in. To log in: deviceflow login PROVIDER\n"),
+        (("status",), "Nobody is logged in. To log in: deviceflow login PROVIDER\n"),
+        (("list", "--state", "failed"), "Nothing is in this state.\n"),
     ],
 )
 @pytest.mark.usefixtures("kept")
@@ -133,19 +146,25 @@ def test_empty_list_says_so_on_a_terminal_only(
         )
     piped = deviceflow(*arguments)
 
-    assert seen.stderr.startswith(said)
+    assert seen.stderr == said
     assert (piped.code, piped.out, piped.err) == (0, "", "")
 
 
-def test_login_is_not_taken_for_a_grant(deviceflow: Command, server: LocalServer) -> None:
+def test_login_without_a_name_is_not_taken_for_a_name(
+    deviceflow: Command, server: LocalServer
+) -> None:
     started = deviceflow("start", "--issuer", server.url, "--client-id", "robot", "--json")
     login = json.loads(started.out)["flow_id"]
 
     token = deviceflow("token", login, "--min-ttl", "5")
+    again = deviceflow("login", login)
     end = deviceflow("logout", login)
 
-    assert f"--min-ttl is for grants, and {login} is a login." in token.err
-    assert f"A login has this id: deviceflow cancel {login}." in end.err
+    assert (token.code, again.code) == (exits.USAGE, exits.USAGE)
+    assert f"--min-ttl is for names, and {login} is the id of a login." in token.err
+    assert f"The login {login} has no name to keep its token under." in again.err
+    assert f"deviceflow wait {login}; then: deviceflow token {login}" in again.err
+    assert (end.code, end.out) == (0, f"{login} failed: cancelled\n")
 
 
 def test_advice_keeps_a_path_with_dots(deviceflow: Command, server: LocalServer) -> None:
@@ -169,7 +188,7 @@ def test_server_on_a_port_that_is_taken(deviceflow: Command, server: LocalServer
 # From nothing, by a profile.
 
 
-def test_job_of_a_new_grant_has_a_person_told_once_who_logs_in_by_the_profile(
+def test_job_of_a_new_name_has_a_person_told_once_who_logs_in_by_the_profile(
     deviceflow: Command, server: LocalServer
 ) -> None:
     told = deviceflow.home / "told"
@@ -181,19 +200,19 @@ def test_job_of_a_new_grant_has_a_person_told_once_who_logs_in_by_the_profile(
         f'scopes = "read offline_access"\npurpose = "the report"\nnotify = ["{tell}"]\n'
         f'[profiles.quiet]\nnotify = ["{tell}"]\n'
     )
-    token = ("token", "nightly", "--fresh", "--profile")
+    token = ("token", "nightly", "--profile")
 
     without = deviceflow(*token, "quiet")
     assert (without.code, deviceflow.store.exists()) == (exits.STORE, False)
     first, second = deviceflow(*token, "report"), deviceflow(*token, "report")
-    nowhere = deviceflow("token", "weekly", "--fresh", "--profile", "quiet")
-    login = deviceflow("resume", "nightly", act=decide(server, "approve"))
+    nowhere = deviceflow("token", "weekly", "--profile", "quiet")
+    login = deviceflow("login", "nightly", act=decide(server, "approve"))
     after = deviceflow(*token, "report")
 
     assert nowhere.code == exits.USAGE
-    assert "deviceflow grants login weekly PROVIDER" in nowhere.err
+    assert "deviceflow login weekly PROVIDER" in nowhere.err
     assert (first.code, second.code) == (exits.PENDING, exits.PENDING)
-    assert "deviceflow resume nightly" in first.err
+    assert "deviceflow login nightly" in first.err
     need, end = [json.loads(line) for line in told.read_text().splitlines()]
     assert (need["kind"], end["kind"], need["id"]) == ("needed", "ended", end["id"])
     assert (need["name"], need["purpose"], need["server"]) == ("nightly", "the report", server.url)
@@ -201,37 +220,44 @@ def test_job_of_a_new_grant_has_a_person_told_once_who_logs_in_by_the_profile(
     assert (after.code, len(after.out.split())) == (0, 1)
 
 
-def test_login_of_a_grant_that_nobody_waits_for_any_more_goes_on(
+def test_login_that_nobody_waits_for_any_more_goes_on(
     deviceflow: Command, server: LocalServer
 ) -> None:
     target = ("--issuer", server.url, "--client-id", "robot", "--scopes", "read offline_access")
-    left = deviceflow("grants", "login", "nightly", *target, "--timeout", "0", "--no-browser")
-    by_name = deviceflow("resume", "nightly")
-    by_nobody = deviceflow("resume", "weekly")
-    pending = deviceflow("token", "nightly", "--fresh")
-    login = deviceflow("grants", "login", "nightly", act=decide(server, "approve"))
-    token = deviceflow("token", "nightly", "--fresh")
+    left = deviceflow("login", "nightly", *target, "--timeout", "0", "--no-browser")
+    by_name = deviceflow("login", "nightly", "--timeout", "0", "--no-browser")
+    by_nobody = deviceflow("login", "weekly")
+    pending = deviceflow("token", "nightly")
+    login = deviceflow("login", "nightly", act=decide(server, "approve"))
+    token = deviceflow("token", "nightly")
 
     assert left.code == exits.PENDING
-    assert "Run the same command again" in left.err
-    assert by_name.code == by_nobody.code == exits.USAGE
-    assert "If it is for a grant: deviceflow grants login nightly" in by_name.err
-    assert "A login of this name" not in by_nobody.err
+    assert "While the code is valid, this continues: deviceflow login nightly" in left.err
+    assert (by_name.code, by_nobody.code) == (exits.PENDING, exits.USAGE)
+    assert code_in(by_name.err) == code_in(left.err)
+    assert "There is no provider and no login 'weekly'." in by_nobody.err
     assert pending.code == exits.PENDING
     assert (login.code, login.out.split()[:2]) == (0, ["nightly", "active,"]), login.err
     assert (token.code, token.err) == (0, "")
     listed = deviceflow("list", "--all", "--json").out.splitlines()
-    assert [json.loads(line)["name"] for line in listed] == ["nightly"]
+    kinds = [(one["kind"], one["name"]) for one in map(json.loads, listed)]
+    assert kinds == [("login", "nightly"), ("grant", "nightly")]
 
 
-def test_grant_is_shown_to_a_reader_who_goes_and_in_any_encoding(
+def code_in(err: str) -> str:
+    found = PROMPT.search(err)
+    assert found, err
+    return found[2]
+
+
+def test_name_is_shown_to_a_reader_who_goes_and_in_any_encoding(
     deviceflow: Command, server: LocalServer
 ) -> None:
     target = ("--issuer", server.url, "--client-id", "robot", "--purpose", "the naïve report")
-    deviceflow("grants", "login", "nightly", *target, act=decide(server, "approve"))
+    deviceflow("login", "nightly", *target, act=decide(server, "approve"))
 
-    read = deviceflow.shell("(deviceflow grants show nightly; echo $? >&2) | head -n 1")
-    plain = deviceflow.fresh("grants", "show", "nightly", PYTHONIOENCODING="ascii")
+    read = deviceflow.shell("(deviceflow status nightly; echo $? >&2) | head -n 1")
+    plain = deviceflow.fresh("status", "nightly", PYTHONIOENCODING="ascii")
 
     assert read.err.strip() in (str(exits.NOBODY_READS), "0")
     assert (plain.code, plain.err) == (0, "")
