@@ -1,14 +1,15 @@
-"""Makes the pictures of the README: `python docs/make_pictures.py`.
+"""Makes the pictures of the documentation: `python docs/make_pictures.py [login] [report]`.
 
-It runs a login in a terminal, takes the picture of what a person sees, and takes that of the
-report of some logins in Chromium. It needs the extra `dev`, and Chromium.
+It runs a login to GitHub in a terminal, with a local server in the place of GitHub, and takes the
+picture of what a person sees; and it takes that of the report of some logins in Chromium. It needs
+the extra `dev`, and for the report Chromium.
 """
 
 from __future__ import annotations
 
 import os
 import pty
-import shlex
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +30,14 @@ from deviceflow.server import LocalServer, Settings
 
 PICTURES: Final = Path(__file__).with_name("pictures")
 COLUMNS: Final = 64
+# What a person types. GitHub has no page with the code in its address.
+COMMAND: Final = "deviceflow login github --client-id Iv1.0123456789abcdef"
+GITHUB: Final = """[github]
+title = "GitHub"
+device_authorization_endpoint = "{url}/oauth/device_authorization"
+token_endpoint = "{url}/oauth/token"
+answer_names = {{ verification_uri_complete = "none" }}
+"""
 LOGINS: Final = {
     "the nightly report": "approve",
     "the weekly report": "approve",
@@ -52,7 +61,8 @@ TEMPLATE: Final = """<svg viewBox="0 0 {width} {height}" width="680" xmlns="http
 
 
 def main() -> None:
-    """Make both pictures."""
+    """Make the pictures that are named, or both."""
+    wanted = sys.argv[1:] or ["login", "report"]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             "DEVICEFLOW_STORE": f"sqlite:///{folder}/logins.db",
@@ -62,15 +72,23 @@ def main() -> None:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         with LocalServer(Settings(control=True, interval=1)) as server:
-            _draw_login(server.url, folder, environment)
-            for purpose, verb in LOGINS.items():
-                _log_in(server.url, purpose, verb, folder, environment)
-        _draw_report(folder, environment)
+            if "login" in wanted:
+                _draw_login(server.url, folder, environment)
+            if "report" in wanted:
+                for purpose, verb in LOGINS.items():
+                    _log_in(server.url, purpose, verb, folder, environment)
+        if "report" in wanted:
+            _draw_report(folder, environment)
 
 
 def _draw_login(url: str, folder: str, environment: dict[str, str]) -> None:
-    command = ["deviceflow", "login", url, "--no-browser", "--no-qr"]
-    command += ["--client-name", "nightly", "--output", "token.txt"]
+    providers = Path(folder, "providers.toml")
+    providers.write_text(GITHUB.format(url=url))
+    command = [*COMMAND.split(), "--no-browser", "--no-qr"]
+    environment = environment | {
+        "DEVICEFLOW_STORE": f"sqlite:///{folder}/github.db",
+        "DEVICEFLOW_PROVIDERS": str(providers),
+    }
     person = threading.Thread(target=_decide, args=(url, "approve"), daemon=True)
     person.start()
     main_end, terminal = pty.openpty()
@@ -83,13 +101,18 @@ def _draw_login(url: str, folder: str, environment: dict[str, str]) -> None:
         seen += chunk
     if program.wait() != 0:
         raise SystemExit(seen.decode())
-    shown = seen.decode().replace("\r\n", "\n").replace(url, "https://studio.example.com")
+    shown = seen.decode().replace("\r\n", "\n")
+    shown = re.sub(rf"{re.escape(url)}(/device)?", _at_github, shown)
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: PTH123, SIM115
-    console.print(Text(f"$ {shlex.join(command).replace(url, 'studio.example.com')}", style="bold"))
+    console.print(Text(f"$ {COMMAND}", style="bold"))
     console.print(Text.from_ansi(shown.rstrip()))
     console.save_svg(
         str(PICTURES / "login.svg"), theme=MONOKAI, code_format=TEMPLATE, unique_id="login"
     )
+
+
+def _at_github(address: re.Match[str]) -> str:
+    return "https://github.com" + ("/login/device" if address[1] else "")
 
 
 def _read(terminal: int) -> bytes:
@@ -101,8 +124,8 @@ def _read(terminal: int) -> bytes:
 
 def _log_in(url: str, purpose: str, verb: str, folder: str, environment: dict[str, str]) -> None:
     threading.Thread(target=_decide, args=(url, verb), daemon=True).start()
-    command = ["deviceflow", "login", url, "--no-browser", "--no-qr", "--show-token"]
-    command += ["--client-name", "nightly", "--purpose", purpose]
+    command = ["deviceflow", "login", "--once", "studio", url, "--no-browser", "--no-qr"]
+    command += ["--show-token", "--client-name", "nightly", "--purpose", purpose]
     done = subprocess.run(  # noqa: S603
         command, cwd=folder, env=environment, check=False, capture_output=True, text=True
     )
