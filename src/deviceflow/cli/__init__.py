@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.flush()
     except streams.NobodyReadsError as gone:
         if gone.hint:  # it is about a token
-            streams.say(f"deviceflow: {gone}")
+            _tell(gone)
             return exits.of(gone)
         return exits.NOBODY_READS
     except DeviceFlowError as error:
-        streams.say(f"deviceflow: {error}")
+        _tell(error)
         return exits.of(error)
     except ImportError as missing:
         # An extra is not installed. The message names it.
@@ -53,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         streams.say("deviceflow: interrupted")
         return exits.INTERRUPTED
     return code
+
+
+def _tell(error: DeviceFlowError) -> None:
+    """Print what happened, to which login, and what to do: a command to copy comes last."""
+    where = f"[flow {error.flow_id}]" if error.flow_id else None
+    streams.say(" ".join(filter(None, ("deviceflow:", error.message, where, error.hint))))
 
 
 def _complete() -> None:
