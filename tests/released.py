@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 from email.utils import parsedate_to_datetime
 from importlib import metadata
@@ -10,9 +11,13 @@ from pathlib import Path
 from typing import Final
 
 _PUBLISHED: Final = {
+    "@azure/msal-node 7.2.4": "December 2026",
+    "@octokit/auth-oauth-device 8.0.5": "August 2026",
     "huggingface_hub 2.4.0": "October 2026",
     "msal 1.39.0": "September 2026",
     "msal-extensions 1.3.1": "March 2025",
+    "oauth4webapi 3.8.9": "November 2026",
+    "openid-client 6.9.1": "November 2026",
     "requests_oauth2client 1.8.0": "December 2025",
     "singleflight-auth 0.2.0": "August 2026",
 }
@@ -25,6 +30,13 @@ def released(distribution: str) -> str:
     if distribution == "deviceflow":
         when = _said("git", "-C", str(Path(__file__).parent), "log", "-1", "--format=%cs")
         return f"{named} (this checkout, {when})" if when else f"{named} (this checkout)"
+    return f"{named} ({_PUBLISHED.get(named, 'date unknown')})"
+
+
+def released_by_npm(package: str, folder: Path) -> str:
+    """Return a package's name and version in this folder, and when that was published."""
+    described = json.loads((folder / "node_modules" / package / "package.json").read_text())
+    named = f"{package} {described['version']}"
     return f"{named} ({_PUBLISHED.get(named, 'date unknown')})"
 
 

@@ -1,6 +1,7 @@
 """Run both conformance kits: `python -m tests.conformance [--write PAGE] [CLIENT…]`.
 
-Clients that are programs of others (gh, oidc-agent) are run where they are installed.
+Clients that are programs of others (gh, oidc-agent) are run where they are installed, those of
+npm after `npm install` in the folder `node`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from tests.conformance.clients import CLIENTS, Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_TRUSTED: Final = ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 MARK: Final = "<!-- conformance: {} {} -->"
 
@@ -48,7 +51,7 @@ def _run_clients(names: list[str]) -> Iterator[tuple[str, list[Result]]]:
         authority.cert_pem.write_to_path(str(trusted))
         certificate = authority.issue_cert("localhost", "127.0.0.1", "conformance.example")
         certificate.private_key_and_cert_chain_pem.write_to_path(str(own))
-        os.environ |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(trusted))
+        os.environ |= dict.fromkeys(_TRUSTED, str(trusted))
         for name in names:
             client = CLIENTS[name]
             if not client.is_installed():
