@@ -21,6 +21,10 @@ myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "deviceflow"
+html_theme_options = {
+    "announcement": "1.0.0rc1 is not released yet: where a page has <code>pip install"
+    " deviceflow</code>, write the path of a clone."
+}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 autodoc_member_order = "bysource"

@@ -86,8 +86,8 @@ def bad() -> dict[str, Result]:
 def test_a_client_that_does_not_end_or_is_killed_fails() -> None:
     check = [one for one in CHECKS if one.name == "approved"]
 
-    (hung,) = Kit("sleep 60", deadline=0.5).run(check)
-    (killed,) = Kit("sh -c 'kill -9 $$'").run(check)
+    (hung,) = Kit("sh -c 'sleep 60' {issuer}", deadline=0.5).run(check)
+    (killed,) = Kit("sh -c 'kill -9 $$' {issuer}").run(check)
 
     assert hung.problems[0] == "expected an end, and the client still ran after 1 s"
     assert killed.problems[0] == "expected an exit status, and signal 9 ended the client"
@@ -97,7 +97,7 @@ def test_a_client_that_does_not_end_or_is_killed_fails() -> None:
 def test_a_client_that_opens_an_unsafe_link_fails() -> None:
     check = [one for one in CHECKS if one.name == "unsafe-link"]
 
-    (opened,) = Kit("sh -c '\"$BROWSER\" javascript:alert'").run(check)
+    (opened,) = Kit("sh -c '\"$BROWSER\" javascript:alert' {issuer}").run(check)
 
     expected = "expected a browser with a web address, and 'javascript:alert' came"
     assert expected in opened.problems
@@ -116,7 +116,7 @@ def test_the_servers_speak_tls(tmp_path: Path) -> None:
     assert result.verdict == "pass", result.transcript
 
 
-@pytest.mark.parametrize("command", ["", "client {nothing}", "client {"])
+@pytest.mark.parametrize("command", ["", "client", "client {nothing}", "client {"])
 def test_a_command_that_is_none_is_refused(command: str) -> None:
     with pytest.raises(UsageError, match="The client's command"):
         Kit(command)
@@ -124,7 +124,7 @@ def test_a_command_that_is_none_is_refused(command: str) -> None:
 
 def test_a_program_that_is_not_there_is_refused() -> None:
     with pytest.raises(UsageError, match="There is no program '/nowhere/client'"):
-        Kit("/nowhere/client").run(CHECKS[:1])
+        Kit("/nowhere/client {issuer}").run(CHECKS[:1])
 
 
 def test_tables(bad: dict[str, Result]) -> None:
@@ -170,7 +170,7 @@ def test_pytest_runs_the_checks_alone_and_prints_a_table(
 
 def test_pytest_runs_the_programs_tests_too_if_they_are_named(pytester: pytest.Pytester) -> None:
     path = pytester.makepyfile("def test_of_the_program(): pass")
-    client = ("--deviceflow-client", "false")
+    client = ("--deviceflow-client", "false {issuer}")
 
     result = pytester.runpytest_inprocess(*LOADED, *client, "-k", "program or huge", path)
 
@@ -201,13 +201,15 @@ def test_the_projects_settings_hold_and_its_tests_are_left_out(pytester: pytest.
     )
     before = {path.name for path in pytester.path.iterdir()}
 
-    result = pytester.runpytest_inprocess(*LOADED, "-k", "denied", "--deviceflow-client", "false")
+    result = pytester.runpytest_inprocess(
+        *LOADED, "-k", "denied", "--deviceflow-client", "false {issuer}"
+    )
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
             f"deviceflow *: {len(CHECKS)} checks of a device-flow client (RFC 8628)",
-            "client: false",
+            "client: false {issuer}",
             "The project's own tests are left out; name their paths to run them too.",
             f"rootdir: {pytester.path}",
             f"RFC 8628 client: 1 of {len(CHECKS)} checks: 0 passed, 0 with notes, 1 failed*",

@@ -27,9 +27,8 @@ _MARKS = {"good": "✓", "note": "•", "bad": "✗"}
 class DoctorOptions(options.TargetOptions, options.JSONOption):
     """What `doctor` takes."""
 
-    issuer: str | None
     early_poll: bool
-    conformance: str | None
+    conformance: bool
     with_approval: bool
 
 
@@ -44,11 +43,9 @@ def _add_doctor(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--conformance",
-        nargs="?",
-        const="",
-        metavar="URL",
-        help="check instead whether the server follows RFC 8628, 8414, 6749 and 7009: the provider,"
-        " or the server of this issuer. A few codes are requested, and left to expire.",
+        action="store_true",
+        help="check instead whether the server follows RFC 8628, 8414, 6749 and 7009. A few codes"
+        " are requested, and left to expire.",
     )
     parser.add_argument(
         "--with-approval",
@@ -64,8 +61,6 @@ def _run(args: DoctorOptions) -> int:
     Raises:
         UsageError: The provider is missing, unknown or not an OAuth provider.
     """
-    if args.conformance:
-        args.issuer = args.conformance
     provider = Target(args, named=False).provider()
     if not isinstance(provider, OAuth):
         raise UsageError(
@@ -93,7 +88,7 @@ def _run(args: DoctorOptions) -> int:
 def _checks(
     args: DoctorOptions, recorder: Recorder, provider: OAuth, clock: Clock
 ) -> Iterator[Check]:
-    if args.conformance is None:
+    if not args.conformance:
         return examine(recorder, provider, early_poll=args.early_poll, clock=clock)
     approve = _ask if args.with_approval else None
     return conformance(recorder, provider, approve=approve, clock=clock)
@@ -105,7 +100,7 @@ def _ask(user_code: str, page: str) -> None:
 
 
 def _conclusion(args: DoctorOptions, *, healthy: bool, checks: list[Check]) -> str:
-    if args.conformance is None:
+    if not args.conformance:
         return "A login would work." if healthy else "A login would fail."
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in _MARKS}
     return f"{counts['good']} rules kept, {counts['bad']} broken, {counts['note']} notes."

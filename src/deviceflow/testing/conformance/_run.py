@@ -70,8 +70,8 @@ class Kit:
         tls: A PEM file with a key and a certificate for `localhost`, to speak TLS; else plain http.
 
     Raises:
-        UsageError: The command is empty, has an unknown placeholder or an open quote, or names no
-            program, or the PEM file is none, or this is Windows.
+        UsageError: The command is empty, has no placeholder for the server, has an unknown one or
+            an open quote, or names no program, or the PEM file is none, or this is Windows.
     """
 
     def __init__(
@@ -104,7 +104,13 @@ class Kit:
                 raise UsageError(
                     f"{tls} is not a PEM file with a key and a certificate: {wrong}."
                 ) from None
-        program = self._arguments("http://localhost")[0]
+        arguments = self._arguments("http://localhost")
+        if arguments == self._arguments("http://elsewhere"):
+            raise UsageError(
+                "The client's command names no server, so it would not reach the kit's.",
+                hint="Put {issuer}, {host}, or {device} and {token} where it takes the server.",
+            )
+        program = arguments[0]
         if shutil.which(program) is None:
             raise UsageError(
                 f"There is no program {program!r}, or it is not executable.",
