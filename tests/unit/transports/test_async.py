@@ -88,7 +88,7 @@ def test_many_tasks_share_few_connections(serve: Serve, runner: asyncio.Runner) 
         await transport.close()
 
     runner.run(ask())
-    assert server.connections == 4
+    assert server.connections <= 4
 
 
 def test_who_waits_for_a_connection_until_the_deadline_sent_nothing(
