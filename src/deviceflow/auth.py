@@ -72,7 +72,7 @@ def start_device_login(
 
     Raises:
         InvalidScopesError: A scope is unknown; nothing was sent.
-        ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
+        ValueError: `all_teams=False` without teams, or an invalid URL; nothing was sent.
         requests.HTTPError: Studio answered with another status than 200; a redirect is one.
         requests.RequestException: The request failed, or the response contains no device code.
     """
@@ -159,7 +159,7 @@ def get_access_token(
         InvalidScopesError: A scope is unknown; nothing was sent.
         AuthorizationExpiredError: Nobody approved the login in time.
         StudioAuthError: The login ended without a token for another reason, for example a denial.
-        ValueError: `all_teams=False` without teams, or an address that is none; nothing was sent.
+        ValueError: `all_teams=False` without teams, or an invalid URL; nothing was sent.
         requests.RequestException: The first request failed, or Studio refused the login.
     """
     from deviceflow.integrations import studio

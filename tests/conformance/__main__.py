@@ -1,7 +1,7 @@
 """Run both conformance kits: `python -m tests.conformance [--write PAGE] [CLIENT…]`.
 
 Clients that are programs of others (gh, oidc-agent) are run where they are installed, those of
-npm after `npm install` in the folder `node`.
+npm after `npm install --no-package-lock` in the folder `node`.
 """
 
 from __future__ import annotations

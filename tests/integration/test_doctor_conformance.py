@@ -80,10 +80,9 @@ def test_our_server_keeps_all_rules(
 def test_the_command_waits_for_the_end_of_a_short_code(
     device_server: DeviceServer, virtual_clock: VirtualClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (
-        main(["doctor", "--conformance", "--issuer", device_server.url, "--client-id", "robot"])
-        == 0
-    )
+    where = ["--issuer", device_server.url, "--client-id", "robot"]
+
+    assert main(["doctor", *where, "--conformance"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == (

@@ -56,7 +56,7 @@ class JSONLinesAudit:
         return cls(path) if path else None
 
     def link(self, event: dict[str, Any], flow: Flow | Grant) -> None:
-        """Make an event the next link of its flow's or grant's chain, if it is none yet.
+        """Make an event the next link of its flow's or grant's chain, if it is not one yet.
 
         Args:
             event: The event.

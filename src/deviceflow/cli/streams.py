@@ -76,7 +76,7 @@ def show(text: str, *, foreign: bool = False) -> None:
 
 
 def columns(stream: TextIO | None) -> float:
-    """Return how wide a terminal is; infinity for what is none, which has any width."""
+    """Return how wide a terminal is; infinity if the stream is no terminal."""
     try:
         wide = 0 if stream is None else os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):

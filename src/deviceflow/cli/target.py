@@ -203,7 +203,7 @@ def _may_be_provider(word: str) -> bool:
 
 
 def unknown(args: StoreOptions, client: Client | None, word: str, server: str) -> DeviceFlowError:
-    """Return the error for a word that is no provider, and not in the store.
+    """Return the error for a word that names neither a provider nor a login in the store.
 
     Args:
         args: The arguments.

@@ -44,7 +44,7 @@ async def refresh(world: World, stored: Stored[Grant], clocks: Clocks) -> Grant 
         The grant with its next tokens; None where there are none, or others went on.
 
     Raises:
-        UsageError: The grant names a client secret that is none of this process's.
+        UsageError: The grant names a client secret that this process does not have.
         StoreError: The tokens came, and could not be stored. They are kept in this client.
     """
     grant, worker = stored.record, world.context.identity.worker()

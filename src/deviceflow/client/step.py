@@ -205,7 +205,7 @@ def _needs_approver(flow: Flow) -> UsageError:
 
 
 async def _check_credentials(world: World, flow: Flow, owner: str) -> None:
-    """Give the lease back where the flow names a client secret that is none of this process's.
+    """Give the lease back where the flow names a client secret that this process does not have.
 
     Nothing is done yet, so an interruption gives the lease back as well.
     """

@@ -37,7 +37,7 @@ def authenticated(request: Request, now: float) -> Request:
         now: The time, in seconds since 1970.
 
     Raises:
-        UsageError: The secret or key is not where it should be, or is none.
+        UsageError: The secret or key is missing, or cannot be used.
         ImportError: `private_key_jwt` needs the extra `oauth`.
     """
     auth = request.auth

@@ -308,7 +308,7 @@ def notices(profile: str | None) -> Notices:
 
 
 def _seconds(value: object) -> float | None:
-    """Return a number of seconds, at least 0, or None if it is none."""
+    """Return a number of seconds, at least 0, or None if the value is not one."""
     try:
         number = -1.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

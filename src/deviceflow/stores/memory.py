@@ -72,7 +72,7 @@ class MemoryStore:
     """Keeps logins and grants in memory while the process lives, and writes nothing to the disk.
 
     A forked child gets a copy of the logins, the grants and their leases, and neither process sees
-    what the other one does from then on. Only one of the two may go on with them: both would poll
+    what the other one does from then on. Only one of the two may continue them: both would poll
     with the same code, and the server gives the token to only one of them; and both would send the
     same refresh token, after which a server with reuse detection revokes the grant.
     """

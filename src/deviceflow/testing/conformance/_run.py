@@ -71,7 +71,7 @@ class Kit:
 
     Raises:
         UsageError: The command is empty, has no placeholder for the server, has an unknown one or
-            an open quote, or names no program, or the PEM file is none, or this is Windows.
+            an open quote, or names no program, or the PEM file is invalid, or this is Windows.
     """
 
     def __init__(
